@@ -1,0 +1,141 @@
+//! Whether a connection still lives and still takes what is sent to it.
+//!
+//! Two rules, both about one connection. *Silent*: no frame came for three intervals of
+//! `heartbeat_ms`. *Too slow*: less than `min_drain_bytes` were taken in `stuck_ms` while more
+//! was waiting. A connection that reads slowly gets pings late and answers late, so taking what
+//! waited counts as life too.
+
+use std::time::{Duration, Instant};
+
+use crate::protocol::close::Close;
+
+/// How many intervals of `heartbeat_ms` may pass without a frame.
+const MISSED_HEARTBEATS: u32 = 3;
+
+/// The settings that decide.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub heartbeat: Duration,
+    pub stuck: Duration,
+    pub min_drain_bytes: u64,
+}
+
+/// What is seen of a connection at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation {
+    /// When the last frame came, or, where reading was paused on purpose, now.
+    pub heard: Instant,
+    /// The bytes that the peer has acknowledged since the connection began.
+    pub taken: u64,
+    /// Whether more is waiting for it: in the mailbox, in our buffers or unacknowledged.
+    pub waiting: bool,
+}
+
+/// One connection's pulse.
+#[derive(Debug)]
+pub struct Pulse {
+    limits: Limits,
+    taken: u64,
+    progressed: Instant,
+    /// Since when it has been owing `min_drain_bytes`, and what it had taken then.
+    owing: Option<(Instant, u64)>,
+}
+
+impl Pulse {
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self { limits, taken: 0, progressed: now, owing: None }
+    }
+
+    /// How often to [check](Self::check).
+    pub fn interval(limits: Limits) -> Duration {
+        limits.heartbeat.min(limits.stuck / 8).max(Duration::from_millis(10))
+    }
+
+    /// Says whether, and why, the connection is to be ended.
+    pub fn check(&mut self, seen: Observation, now: Instant) -> Option<Close> {
+        if seen.taken != self.taken || !seen.waiting {
+            self.taken = seen.taken;
+            self.progressed = now;
+        }
+        if self.is_too_slow(seen, now) {
+            return Some(Close::TooSlow);
+        }
+        let alive = if seen.waiting { seen.heard.max(self.progressed) } else { seen.heard };
+        (now.saturating_duration_since(alive) >= self.limits.heartbeat * MISSED_HEARTBEATS)
+            .then_some(Close::Silent)
+    }
+
+    fn is_too_slow(&mut self, seen: Observation, now: Instant) -> bool {
+        if !seen.waiting {
+            self.owing = None;
+            return false;
+        }
+        let (since, taken) = *self.owing.get_or_insert((now, seen.taken));
+        if seen.taken.saturating_sub(taken) >= self.limits.min_drain_bytes {
+            self.owing = Some((now, seen.taken));
+            return false;
+        }
+        now.saturating_duration_since(since) >= self.limits.stuck
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { heartbeat: Duration::from_secs(5), stuck: Duration::from_secs(30), min_drain_bytes: 65_536 };
+
+    /// Checks once a second for `seconds`, with what `seen` says of each; the first verdict and
+    /// its second.
+    fn first_verdict(seconds: u64, seen: impl Fn(u64, Instant) -> Observation) -> Option<(u64, Close)> {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(LIMITS, start);
+        (0..=seconds).find_map(|second| {
+            let now = start + Duration::from_secs(second);
+            pulse.check(seen(second, start), now).map(|close| (second, close))
+        })
+    }
+
+    #[test]
+    fn three_missed_heartbeats_are_silence() {
+        let verdict = first_verdict(60, |_, start| Observation { heard: start, taken: 0, waiting: false });
+        assert_eq!(verdict, Some((15, Close::Silent)));
+    }
+
+    #[test]
+    fn a_service_that_is_heard_lives() {
+        let verdict = first_verdict(600, |second, start| Observation {
+            heard: start + Duration::from_secs(second.saturating_sub(14)),
+            taken: 0,
+            waiting: false,
+        });
+        assert_eq!(verdict, None);
+    }
+
+    #[test]
+    fn one_that_talks_but_does_not_read_is_too_slow() {
+        let verdict = first_verdict(60, |second, start| Observation {
+            heard: start + Duration::from_secs(second),
+            taken: 1000 * second,
+            waiting: true,
+        });
+        assert_eq!(verdict, Some((30, Close::TooSlow)));
+    }
+
+    #[test]
+    fn one_that_reads_slowly_but_enough_lives_though_its_pongs_are_late() {
+        let verdict = first_verdict(600, |second, start| Observation {
+            heard: start,
+            taken: 3000 * second,
+            waiting: true,
+        });
+        assert_eq!(verdict, None);
+    }
+
+    #[test]
+    fn a_hung_service_with_a_full_buffer_is_silent_before_it_is_slow() {
+        let verdict = first_verdict(60, |_, start| Observation { heard: start, taken: 7, waiting: true });
+        assert_eq!(verdict, Some((15, Close::Silent)));
+    }
+}
