@@ -1,0 +1,19 @@
+//! The gateway's rules as plain structs: no actor, no clock, no I/O. Each takes `now` as an
+//! argument, so that property tests drive them under a simulated clock.
+
+pub mod account;
+pub mod gauge;
+pub mod hold;
+pub mod outstanding;
+pub mod parcel;
+#[cfg(test)]
+mod properties;
+pub mod pulse;
+pub mod registry;
+pub mod restarts;
+pub mod route;
+pub mod secret;
+pub mod session;
+pub mod shards;
+pub mod tally;
+pub mod waiting_room;
