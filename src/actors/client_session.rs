@@ -1,0 +1,320 @@
+//! `ClientSession`: a service, as the others see it.
+//!
+//! One actor for each service, whose address stays the same while connections come and go. The
+//! rules are in [`state::session`](crate::state::session); here messages become its inputs, its
+//! actions become messages, and its deadlines become timers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
+
+use super::gateway::{ConnectionEnded, Gateway, GiveUp, ServiceRequest, WindowElapsed};
+use super::link::{Link, OpPermit, Outbound};
+use super::supervision::guard;
+use crate::protocol::close::Close;
+use crate::protocol::frame;
+use crate::protocol::name::ConnectionId;
+#[cfg(feature = "fault-injection")]
+use crate::protocol::op;
+use crate::protocol::op::{Ack, GatewayOp, Presence, ServiceOp, ShardWait};
+use crate::state::parcel::Parcel;
+use crate::state::registry::Ended;
+use crate::state::restarts::Restarts;
+use crate::state::route::{Identity, Inbox};
+use crate::state::session::{Action, Input, Session, Settings};
+use crate::state::tally::Part;
+
+/// How long a session that is down and returns its mailbox lets others have their turn: a message
+/// to itself would be handled before any of them.
+const YIELD: Duration = Duration::from_millis(1);
+
+/// The actor.
+#[derive(Debug)]
+pub struct ClientSession {
+    identity: Arc<Identity>,
+    session: Session,
+    link: Option<Link>,
+    gateway: Addr<Gateway>,
+    timer: Option<(Instant, SpawnHandle)>,
+    /// What is still to be done: nothing between two messages, unless a panic came between.
+    actions: VecDeque<Action>,
+    restarts: Restarts,
+}
+
+impl ClientSession {
+    pub fn new(identity: Arc<Identity>, settings: Settings, gateway: Addr<Gateway>) -> Self {
+        Self {
+            identity,
+            session: Session::new(settings),
+            link: None,
+            gateway,
+            timer: None,
+            actions: VecDeque::new(),
+            restarts: Restarts::default(),
+        }
+    }
+
+    /// Steps the rules and does what they say. `permit` goes with the op that answers.
+    fn step(&mut self, input: Input, permit: Option<OpPermit>, context: &mut Context<Self>) {
+        self.session.step(input, Instant::now(), &mut self.actions);
+        self.perform_all(permit, context);
+    }
+
+    /// Takes each action off before it is done, so that a panic in one does not cost the others.
+    fn perform_all(&mut self, mut permit: Option<OpPermit>, context: &mut Context<Self>) {
+        while let Some(action) = self.actions.pop_front() {
+            self.perform(action, &mut permit, context);
+        }
+    }
+
+    /// As [`step`](Self::step), for inputs that may move a deadline.
+    fn step_and_arm(&mut self, input: Input, permit: Option<OpPermit>, context: &mut Context<Self>) {
+        self.step(input, permit, context);
+        self.arm(context);
+    }
+
+    fn perform(&mut self, action: Action, permit: &mut Option<OpPermit>, context: &mut Context<Self>) {
+        match action {
+            Action::Frames(frames) => self.send(Outbound::Frames(frames)),
+            Action::Op(op) => self.send_op(&op, permit.take()),
+            Action::Ping => self.send(Outbound::Ping),
+            Action::Close(close) => self.send(Outbound::Close(close)),
+            Action::CutOff(close) => self.cut_off(close),
+            Action::WindowElapsed(since) => {
+                self.gateway.do_send(WindowElapsed { service: self.identity.name().clone(), since });
+            }
+            Action::Continue => {
+                context.run_later(YIELD, Self::wake);
+            }
+        }
+    }
+
+    fn send_op(&self, op: &GatewayOp, permit: Option<OpPermit>) {
+        if let GatewayOp::Error(error) = op {
+            self.identity.errors().add(error.code);
+        }
+        let is_presence = matches!(op, GatewayOp::Presence(_));
+        self.send(Outbound::Op { frame: frame::text(&op.to_json()), permit, is_presence });
+    }
+
+    /// To the connection, unless the session has been given to another meanwhile.
+    fn send(&self, outbound: Outbound) {
+        if let Some(link) = self.link.as_ref().filter(|link| self.identity.is_connection(link.id)) {
+            link.outbound.do_send(outbound);
+        }
+    }
+
+    /// Ends a connection that is stuck: the gateway hears of it from here, since the connection
+    /// itself is not polled.
+    fn cut_off(&self, close: Close) {
+        let Some(link) = &self.link else { return };
+        self.identity.closes().add(close);
+        let reason = format!("cut off with {}: {}", close.code(), close.reason());
+        self.gateway.do_send(ConnectionEnded { connection: link.id, how: Ended::Lost, reason });
+        link.life.cut_off();
+    }
+
+    /// Sets the timer to the next deadline.
+    fn arm(&mut self, context: &mut Context<Self>) {
+        let next = self.session.next_wake();
+        if self.timer.map(|(at, _)| at) == next {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            context.cancel_future(timer);
+        }
+        self.timer = next.map(|at| {
+            let after = at.saturating_duration_since(Instant::now());
+            (at, context.run_later(after, ClientSession::wake))
+        });
+    }
+
+    fn wake(&mut self, context: &mut Context<Self>) {
+        self.guarded(context, |session, context| {
+            session.timer = None;
+            let waiting = session.session.has_waiting();
+            let seen = session.link.as_ref().map(|link| link.life.observe(waiting, Instant::now()));
+            session.step_and_arm(Input::Wake(seen), None, context);
+        });
+    }
+
+    fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
+        let identity = self.identity.clone();
+        guard::<Self>(identity.name().as_str(), Part::Session, identity.panics(), context, |context| {
+            handler(self, context);
+        });
+    }
+}
+
+impl Actor for ClientSession {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        self.arm(context);
+    }
+}
+
+impl Supervised for ClientSession {
+    fn restarting(&mut self, context: &mut Self::Context) {
+        self.timer = None;
+        if self.restarts.note(Instant::now()) {
+            // Being given up is a state, not a stop: a supervisor would restart it for ever.
+            self.gateway.do_send(GiveUp { service: self.identity.name().clone() });
+        }
+        self.guarded(context, |session, context| session.perform_all(None, context));
+    }
+}
+
+/// Messages for the service.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Deliver(pub Parcel);
+
+impl Handler<Deliver> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, Deliver(parcel): Deliver, context: &mut Self::Context) {
+        self.guarded(context, |session, context| session.step(Input::Deliver(parcel), None, context));
+    }
+}
+
+impl Inbox for Addr<ClientSession> {
+    fn deliver(&self, parcel: Parcel) {
+        self.do_send(Deliver(parcel));
+    }
+}
+
+/// The connection wrote what it was handed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Written {
+    pub connection: ConnectionId,
+    /// Of proxied messages, as frames.
+    pub bytes: usize,
+    pub presences: usize,
+}
+
+impl Handler<Written> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, written: Written, context: &mut Self::Context) {
+        let Written { connection, bytes, presences } = written;
+        self.guarded(context, |session, context| {
+            session.step(Input::Written { connection, bytes, presences }, None, context);
+        });
+    }
+}
+
+/// A connection has been accepted for this service and is ready for its messages.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    pub link: Link,
+    /// Whether deliveries are to be numbered until acknowledged.
+    pub acks: bool,
+}
+
+impl Handler<Attach> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, Attach { link, acks }: Attach, context: &mut Self::Context) {
+        let connection = link.id;
+        self.link = Some(link);
+        self.guarded(context, |session, context| {
+            session.step_and_arm(Input::Attach { connection, acks }, None, context);
+        });
+    }
+}
+
+/// An op that the service sent on that connection.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct FromService {
+    pub connection: ConnectionId,
+    pub op: ServiceOp,
+    pub permit: OpPermit,
+}
+
+impl Handler<FromService> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, request: FromService, context: &mut Self::Context) {
+        let FromService { connection, op, permit } = request;
+        if !self.identity.is_connection(connection) {
+            return;
+        }
+        #[cfg(feature = "fault-injection")]
+        if op == ServiceOp::Fault(op::Fault { panic: op::FaultIn::Session }) {
+            return self.guarded(context, |_, _| panic!("as asked"));
+        }
+        if let ServiceOp::Ack(Ack { i }) = op {
+            self.guarded(context, |session, context| session.step(Input::Ack { i }, Some(permit), context));
+        } else {
+            let service = self.identity.name().clone();
+            self.gateway.do_send(ServiceRequest { service, connection, op, permit });
+        }
+    }
+}
+
+/// Something that the gateway wants of the session.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum Order {
+    /// Tell the service. With a connection it is an answer, lost where that is not the service's
+    /// any more.
+    Op {
+        op: GatewayOp,
+        answers: Option<ConnectionId>,
+        permit: Option<OpPermit>,
+    },
+    Presence(Presence),
+    ShardWait {
+        wait: ShardWait,
+        answers: ConnectionId,
+    },
+    /// The connection ended; wait that long for another.
+    Detach {
+        connection: ConnectionId,
+        window: Duration,
+    },
+    /// Close the connection after that time.
+    CloseAfter {
+        deadline: Duration,
+        close: Close,
+    },
+    /// Close the connection now.
+    Close(Close),
+    /// The session is over: return the mailbox.
+    GoDown,
+}
+
+impl Handler<Order> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, order: Order, context: &mut Self::Context) {
+        self.guarded(context, |session, context| session.obey(order, context));
+    }
+}
+
+impl ClientSession {
+    fn obey(&mut self, order: Order, context: &mut Context<Self>) {
+        let current = self.session.connection();
+        let (input, permit) = match order {
+            Order::Op { answers: Some(connection), .. } if current != Some(connection) => return,
+            Order::ShardWait { answers, .. } if current != Some(answers) => return,
+            Order::Op { op, permit, .. } => (Input::Op(op), permit),
+            Order::Presence(presence) => (Input::Presence(presence), None),
+            Order::ShardWait { wait, .. } => (Input::ShardWait(wait), None),
+            Order::Detach { connection, window } => (Input::Detach { connection, window }, None),
+            Order::CloseAfter { deadline, close } => (Input::CloseAfter { deadline, close }, None),
+            Order::Close(close) => (Input::Close(close), None),
+            Order::GoDown => (Input::GoDown, None),
+        };
+        self.step_and_arm(input, permit, context);
+        if self.session.connection().is_none() {
+            self.link = None;
+        }
+    }
+}

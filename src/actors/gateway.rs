@@ -1,0 +1,192 @@
+//! `Gateway`: the control plane. One actor, on an arbiter of its own.
+//!
+//! It alone writes the registry and the [routes](crate::routes): it decides IDENTIFY, starts,
+//! finds and ends sessions, tells watchers, owns the [`ShardAllocator`] and answers operators. No
+//! proxied message passes through it.
+
+mod identify;
+mod operate;
+mod services;
+mod stop;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use actix::{Actor, Addr, AsyncContext, Context, Supervised, Supervisor};
+use tokio::sync::watch;
+
+pub use self::identify::{
+    By, Confirm, ConnectionEnded, FirstMessage, GiveUp, Identified, Identify, PostIdentify, Refusal,
+    WindowElapsed,
+};
+pub use self::operate::{
+    ListServices, ReportShards, ServiceState, ServiceView, StopError, StopService, Stopped,
+};
+pub use self::services::ServiceRequest;
+pub use self::stop::Drain;
+use super::client_session::{ClientSession, Order};
+use super::link::Link;
+use super::shard_allocator::{ShardAllocator, ShardInput};
+use super::supervision::guard;
+use crate::config::Config;
+use crate::protocol::name::Name;
+use crate::protocol::op::{Presence, PresenceEvent, Watch};
+use crate::routes::{Routes, ShardTable};
+use crate::state::pulse::Limits;
+use crate::state::registry::{Known, Registry, Settings};
+use crate::state::route::Route;
+use crate::state::session;
+use crate::state::shards::{Input, ShardPool};
+use crate::state::tally::Part;
+
+/// How often what nobody asked for is forgotten.
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The actor.
+pub struct Gateway {
+    config: Arc<Config>,
+    routes: Arc<Routes>,
+    registry: Registry<Handle>,
+    allocator: Option<Addr<ShardAllocator>>,
+    /// Who holds which shard: what the routes publish.
+    table: ShardTable,
+    watchers: HashMap<Name, Watch>,
+    /// Tells every connection, identified or not, to close.
+    close_all: watch::Sender<bool>,
+    stopping: Option<stop::Progress>,
+}
+
+/// What the registry keeps of a session.
+pub struct Handle {
+    session: Addr<ClientSession>,
+    route: Arc<Route>,
+    /// The connection that it has, or had.
+    link: Link,
+}
+
+impl Gateway {
+    pub fn new(config: Arc<Config>, routes: Arc<Routes>, close_all: watch::Sender<bool>) -> Self {
+        let settings = Settings {
+            max_sessions: config.max_sessions,
+            resume_window: config.resume_window,
+            retry_after: config.heartbeat,
+        };
+        let table = ShardTable::new(config.shards);
+        Self {
+            config,
+            routes,
+            registry: Registry::new(settings),
+            allocator: None,
+            table,
+            watchers: HashMap::new(),
+            close_all,
+            stopping: None,
+        }
+    }
+
+    fn session_settings(&self) -> session::Settings {
+        let Config { heartbeat, stuck, min_drain_bytes, .. } = *self.config;
+        session::Settings {
+            pulse: Limits { heartbeat, stuck, min_drain_bytes },
+            max_unacked: self.config.max_unacked,
+            max_presence: self.config.max_sessions + 1024,
+        }
+    }
+
+    /// Tells the allocator what became of a service.
+    fn tell_allocator(&self, input: Input<crate::protocol::name::ConnectionId>) {
+        self.ask_allocator(ShardInput { input, permit: None });
+    }
+
+    fn ask_allocator(&self, message: ShardInput) {
+        if let Some(allocator) = &self.allocator {
+            allocator.do_send(message);
+        }
+    }
+
+    /// Ends a session: nothing reaches it any more, and what it holds is returned.
+    fn end_session(&mut self, service: &Name, reason: &str) {
+        let Some(known) = self.registry.remove(service) else { return };
+        known.handle.route.gauge().close();
+        self.routes.remove(service);
+        known.handle.session.do_send(Order::GoDown);
+        self.tell_allocator(Input::Down { service: service.clone() });
+        self.watchers.remove(service);
+        self.announce(service, known.group, PresenceEvent::Down, reason);
+    }
+
+    /// Logs what became of a service, and tells those who watch it.
+    fn announce(&self, service: &Name, group: Option<Name>, event: PresenceEvent, reason: &str) {
+        log::info!("{service} is {event}: {reason}", event = word(event));
+        if !self.watchers.values().any(|watch| watch.matches(service.as_str())) {
+            return;
+        }
+        let presence = Presence {
+            service: service.clone(),
+            event,
+            reason: Some(reason.to_owned()),
+            group,
+            shards: self.table.shards_of(service),
+            at: unix_ms(),
+        };
+        for (watcher, watch) in &self.watchers {
+            // One that is away is told all when it comes back.
+            let is_up = self.registry.get(watcher).is_some_and(Known::is_up);
+            if is_up && watch.matches(service.as_str()) {
+                self.order(watcher, Order::Presence(presence.clone()));
+            }
+        }
+    }
+
+    /// Runs a handler so that a panic in it restarts this actor, with all it knows.
+    fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
+        let routes = self.routes.clone();
+        let panics = &routes.shared().panics;
+        guard::<Self>("Gateway", Part::Gateway, panics, context, |context| handler(self, context));
+    }
+
+    fn order(&self, service: &Name, order: Order) {
+        if let Some(known) = self.registry.get(service) {
+            known.handle.session.do_send(order);
+        }
+    }
+
+    fn keep_house(&mut self) {
+        self.registry.expire_holds(Instant::now());
+    }
+}
+
+impl Actor for Gateway {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        if self.allocator.is_none() {
+            let pool = ShardPool::new(self.config.shards, self.config.max_concurrency);
+            let (gateway, shared) = (context.address(), self.routes.shared().clone());
+            self.allocator = Some(Supervisor::start(move |_| ShardAllocator::new(pool, gateway, shared)));
+        }
+        context.run_interval(HOUSEKEEPING_INTERVAL, |gateway, _| gateway.keep_house());
+        // After a restart in the middle of a stop, that goes on.
+        if self.stopping.is_some() {
+            Self::look_how_it_stops(context);
+        }
+    }
+}
+
+impl Supervised for Gateway {}
+
+fn word(event: PresenceEvent) -> &'static str {
+    match event {
+        PresenceEvent::Up => "up",
+        PresenceEvent::Away => "away",
+        PresenceEvent::Resumed => "resumed",
+        PresenceEvent::Down => "down",
+    }
+}
+
+/// Now, as Unix time in ms.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

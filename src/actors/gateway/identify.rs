@@ -1,0 +1,350 @@
+//! IDENTIFY, by WebSocket and by HTTP, and the ends of connections and sessions.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Addr, AsyncContext, Context, Handler, Message, Recipient, Supervisor};
+use actix_rt::ArbiterHandle;
+
+use super::{Gateway, Handle};
+use crate::actors::client_session::{ClientSession, Order};
+use crate::actors::link::{Link, Outbound};
+use crate::protocol::VERSION;
+use crate::protocol::close::Close;
+use crate::protocol::error::RejectCode;
+use crate::protocol::name::{ConnectionId, Name};
+use crate::protocol::op::{self, Accept, PresenceEvent, Reject, Ticket};
+use crate::state::gauge::Bounds;
+use crate::state::registry::{Claim, Ended, Fate, Finds, TICKET_LIFE, Taken};
+use crate::state::route::Route;
+use crate::state::secret::Secret;
+use crate::state::shards::Input;
+
+/// Before a name is refused as taken, its connection gets this long for its end to be noticed:
+/// its close frame may still be on the way through another thread.
+const SECOND_LOOK: Duration = Duration::from_millis(50);
+
+/// How long a replaced connection may take to end by itself.
+const REPLACED_GRACE: Duration = Duration::from_secs(1);
+
+/// A connection asks to be a service.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Identify {
+    pub by: By,
+    pub link: Link,
+    pub address: IpAddr,
+    /// The thread that serves the connection: a new session goes there too.
+    pub arbiter: ArbiterHandle,
+    pub reply: Recipient<Identified>,
+    pub looked_before: bool,
+}
+
+/// What a connection identifies by.
+#[derive(Debug)]
+pub enum By {
+    /// An IDENTIFY as its first message.
+    Op { name: Name, identify: op::Identify },
+    /// A ticket in its URL.
+    Ticket(String),
+    /// Nothing but `s` of its first message, a name that its address may hold a ticket for.
+    Name(Name),
+}
+
+/// The answer to [`Identify`].
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Identified(pub Result<FirstMessage, Refusal>);
+
+/// Why a connection is no service.
+#[derive(Debug)]
+pub enum Refusal {
+    Reject(Reject),
+    /// It did not ask to be one.
+    NotIdentified,
+}
+
+/// A connection is a service now.
+#[derive(Debug)]
+pub struct FirstMessage {
+    pub accept: Accept,
+    pub receipts: bool,
+    pub acks: bool,
+    pub session: Addr<ClientSession>,
+    pub route: Arc<Route>,
+}
+
+impl Handler<Identify> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, message: Identify, context: &mut Self::Context) {
+        self.guarded(context, |gateway, context| gateway.identify(message, context));
+    }
+}
+
+/// What is known of a connection that identifies, whichever way it does.
+struct Applicant {
+    name: Name,
+    identify: op::Identify,
+    /// The session secret that came with its ticket.
+    told: Option<Secret>,
+}
+
+impl Gateway {
+    fn identify(&mut self, message: Identify, context: &mut Context<Self>) {
+        let now = Instant::now();
+        let Identify { by, link, address, arbiter, reply, looked_before } = message;
+        let applicant = match self.applicant(by, address, now) {
+            Ok(applicant) => applicant,
+            Err(refusal) => return reply.do_send(Identified(Err(refusal))),
+        };
+        let claim = Claim { name: &applicant.name, session: applicant.identify.session.as_deref(), address };
+        match self.registry.check(claim, |handle| handle.link.life.has_hung_up(), now) {
+            Ok(finds) => {
+                let accepted = self.accept(applicant, finds, link, &arbiter, context);
+                reply.do_send(Identified(accepted.map_err(Refusal::Reject)));
+            }
+            Err(reject) if reject.code == RejectCode::AlreadyConnected && !looked_before => {
+                let Applicant { name, identify, .. } = applicant;
+                let by = By::Op { name, identify };
+                context.notify_later(
+                    Identify { by, link, address, arbiter, reply, looked_before: true },
+                    SECOND_LOOK,
+                );
+            }
+            Err(reject) => {
+                log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
+                reply.do_send(Identified(Err(Refusal::Reject(reject))));
+            }
+        }
+    }
+
+    fn applicant(&mut self, by: By, address: IpAddr, now: Instant) -> Result<Applicant, Refusal> {
+        match by {
+            By::Op { name, identify } => Ok(Applicant { name, identify, told: None }),
+            By::Ticket(ticket) => {
+                let (name, identify, told) = self.registry.redeem(&ticket, now).ok_or_else(|| {
+                    let message = "the ticket is not known, used up or older than 30 s".to_owned();
+                    Refusal::Reject(Reject { code: RejectCode::Unauthorized, message, retry_after_ms: None })
+                })?;
+                Ok(Applicant { name, identify, told: Some(told) })
+            }
+            By::Name(name) => {
+                let (identify, told) =
+                    self.registry.redeem_by_address(&name, address, now).ok_or(Refusal::NotIdentified)?;
+                Ok(Applicant { name, identify, told: Some(told) })
+            }
+        }
+    }
+
+    /// Gives the name to the connection.
+    fn accept(
+        &mut self,
+        applicant: Applicant,
+        finds: Finds,
+        link: Link,
+        arbiter: &ArbiterHandle,
+        context: &mut Context<Self>,
+    ) -> Result<FirstMessage, Reject> {
+        let Applicant { name, identify, told } = applicant;
+        let secret = random_secret()?;
+        let connection = link.id;
+        let handle = match self.registry.get(&name) {
+            Some(known) => {
+                let (session, route) = (known.handle.session.clone(), known.handle.route.clone());
+                if matches!(finds, Finds::Live | Finds::HungUp) {
+                    replace_connection(&known.handle.link);
+                }
+                self.tell_allocator(Input::Resumed { service: name.clone() });
+                Handle { session, route, link }
+            }
+            None => self.start_session(&name, arbiter, link, context),
+        };
+        handle.route.set_connection(connection);
+        let (session, route) = (handle.session.clone(), handle.route.clone());
+        let group = identify.group.as_deref().and_then(|group| Name::new(group).ok());
+        let taken = Taken { name: &name, connection, group: group.clone(), secret: secret.clone(), told };
+        self.registry.take(taken, handle, Instant::now());
+        self.announce_arrival(&name, group, finds);
+        let accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
+        Ok(FirstMessage { accept, receipts: identify.receipts, acks: identify.ack, session, route })
+    }
+
+    fn start_session(
+        &self,
+        name: &Name,
+        arbiter: &ArbiterHandle,
+        link: Link,
+        context: &Context<Self>,
+    ) -> Handle {
+        let bounds = Bounds { messages: self.config.mailbox_messages, bytes: self.config.mailbox_bytes };
+        let route = Arc::new(Route::new(name.clone(), bounds, self.routes.shared().clone()));
+        let (settings, gateway, identity) =
+            (self.session_settings(), context.address(), route.identity().clone());
+        let session =
+            Supervisor::start_in_arbiter(arbiter, move |_| ClientSession::new(identity, settings, gateway));
+        route.open(Box::new(session.clone()));
+        self.routes.insert(route.clone());
+        Handle { session, route, link }
+    }
+
+    fn announce_arrival(&mut self, name: &Name, group: Option<Name>, finds: Finds) {
+        let (event, reason) = match finds {
+            Finds::Nothing => (PresenceEvent::Up, "it identified"),
+            Finds::Away | Finds::HungUp => (PresenceEvent::Resumed, "it came back"),
+            Finds::Live => (PresenceEvent::Resumed, "it took its connection over"),
+        };
+        self.announce(name, group, event, reason);
+        // While it was away it was told nothing.
+        self.tell_all_presences(name);
+    }
+
+    fn acceptance(&self, name: &Name, secret: &Secret, resumed: bool, ticket: Option<Ticket>) -> Accept {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Accept {
+            service: name.clone(),
+            session: secret.reveal().to_owned(),
+            resumed,
+            heartbeat_ms: ms(self.config.heartbeat),
+            resume_window_ms: ms(self.config.resume_window),
+            max_message_bytes: self.config.max_message_bytes as u64,
+            shards: self.table.shards_of(name),
+            version: VERSION,
+            ticket,
+        }
+    }
+}
+
+/// Closes the connection that a session has, since another takes it over.
+fn replace_connection(link: &Link) {
+    link.outbound.do_send(Outbound::Close(Close::Replaced));
+    link.life.cut_off_after(REPLACED_GRACE);
+}
+
+fn random_secret() -> Result<Secret, Reject> {
+    Secret::random().map_err(|error| {
+        log::error!("the operating system gives no randomness: {error}");
+        let message = "the gateway has no randomness for a session".to_owned();
+        Reject { code: RejectCode::AtCapacity, message, retry_after_ms: Some(1000) }
+    })
+}
+
+/// IDENTIFY by HTTP: asks for a ticket.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Accept, Reject>")]
+pub struct PostIdentify {
+    pub name: Name,
+    pub identify: op::Identify,
+    pub address: IpAddr,
+}
+
+impl Handler<PostIdentify> for Gateway {
+    type Result = Result<Accept, Reject>;
+
+    fn handle(&mut self, message: PostIdentify, _: &mut Self::Context) -> Self::Result {
+        let now = Instant::now();
+        let PostIdentify { name, identify, address } = message;
+        let claim = Claim { name: &name, session: identify.session.as_deref(), address };
+        let finds = self.registry.check(claim, |handle| handle.link.life.has_hung_up(), now)?;
+        let (ticket, session) = (random_secret()?, random_secret()?);
+        let shown = Ticket {
+            ticket: ticket.reveal().to_owned(),
+            ticket_expires_ms: u64::try_from(TICKET_LIFE.as_millis()).unwrap_or(u64::MAX),
+        };
+        let accept = self.acceptance(&name, &session, finds != Finds::Nothing, Some(shown));
+        self.registry.hold_name(claim, identify.clone(), ticket, session, now);
+        Ok(accept)
+    }
+}
+
+/// The first message after ACCEPT came: the service has its new secret.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Confirm(pub ConnectionId);
+
+impl Handler<Confirm> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, Confirm(connection): Confirm, _: &mut Self::Context) {
+        self.registry.confirm(connection);
+    }
+}
+
+/// A connection ended; told before its socket closes.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ConnectionEnded {
+    pub connection: ConnectionId,
+    pub how: Ended,
+    /// For logs and PRESENCE.
+    pub reason: String,
+}
+
+impl Handler<ConnectionEnded> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, message: ConnectionEnded, context: &mut Self::Context) {
+        self.guarded(context, |gateway, _| gateway.connection_ended(&message));
+    }
+}
+
+impl Gateway {
+    fn connection_ended(&mut self, message: &ConnectionEnded) {
+        let ConnectionEnded { connection, how, ref reason } = *message;
+        let Some((name, fate)) = self.registry.ended(connection, how, Instant::now()) else { return };
+        match fate {
+            Fate::Away(window) => {
+                self.order(&name, Order::Detach { connection, window });
+                self.tell_allocator(Input::Away { service: name.clone() });
+                let group = self.registry.get(&name).and_then(|known| known.group.clone());
+                self.announce(&name, group, PresenceEvent::Away, reason);
+            }
+            Fate::Down(why) => self.end_session(&name, why),
+        }
+        if self.stopping.is_some() {
+            self.end_session(&name, "the gateway is stopping");
+        }
+    }
+}
+
+/// Nobody came within a session's resume window after that connection.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct WindowElapsed {
+    pub service: Name,
+    pub since: ConnectionId,
+}
+
+impl Handler<WindowElapsed> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, message: WindowElapsed, context: &mut Self::Context) {
+        self.guarded(context, |gateway, _| {
+            if gateway.registry.is_away_since(&message.service, message.since) {
+                gateway.end_session(&message.service, "it did not come back within resume_window_ms");
+            }
+        });
+    }
+}
+
+/// A session has crashed too often.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct GiveUp {
+    pub service: Name,
+}
+
+impl Handler<GiveUp> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, GiveUp { service }: GiveUp, context: &mut Self::Context) {
+        self.guarded(context, |gateway, _| {
+            let Some(known) = gateway.registry.get(&service) else { return };
+            // Not through the session, which may crash at that too.
+            known.handle.link.outbound.do_send(Outbound::Close(Close::Crashed));
+            known.handle.link.life.cut_off_after(REPLACED_GRACE);
+            gateway.end_session(&service, "it crashed too often");
+        });
+    }
+}

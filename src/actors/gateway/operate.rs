@@ -1,0 +1,142 @@
+//! What operators ask for: the list of services, and to shut one down or reboot it.
+
+use std::time::Duration;
+
+use actix::{Handler, Message, ResponseFuture};
+
+use super::{Gateway, unix_ms};
+use crate::actors::client_session::Order;
+use crate::actors::shard_allocator::{self, ShardReport};
+use crate::protocol::close::Close;
+use crate::protocol::name::{Name, ShardId};
+use crate::protocol::op::GatewayOp;
+use crate::state::account::Amount;
+use crate::state::registry::Stopping;
+
+/// Asks for every service.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<ServiceView>")]
+pub struct ListServices;
+
+/// A service, as operators see it.
+#[derive(Debug, Clone)]
+pub struct ServiceView {
+    pub name: Name,
+    pub state: ServiceState,
+    /// Since when it is up or away, as Unix time in ms.
+    pub since: u64,
+    /// What waits in its mailbox.
+    pub queued: Amount,
+    pub shards: Vec<ShardId>,
+    pub group: Option<Name>,
+}
+
+/// What a service is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceState {
+    Up,
+    Away,
+    /// It was sent SHUTDOWN or REBOOT and is still connected.
+    Stopping,
+}
+
+impl Handler<ListServices> for Gateway {
+    type Result = Vec<ServiceView>;
+
+    fn handle(&mut self, _: ListServices, _: &mut Self::Context) -> Vec<ServiceView> {
+        let mut views: Vec<_> = self
+            .registry
+            .iter()
+            .map(|(name, known)| ServiceView {
+                name: name.clone(),
+                state: match (known.is_up(), known.stopping) {
+                    (false, _) => ServiceState::Away,
+                    (true, None) => ServiceState::Up,
+                    (true, Some(_)) => ServiceState::Stopping,
+                },
+                since: unix_ms() - u64::try_from(known.since.elapsed().as_millis()).unwrap_or(0),
+                queued: known.handle.route.gauge().held(),
+                shards: self.table.shards_of(name),
+                group: known.group.clone(),
+            })
+            .collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+}
+
+/// Asks to shut a service down, or to reboot it.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Stopped, StopError>")]
+pub struct StopService {
+    pub name: Name,
+    pub stopping: Stopping,
+    pub reason: String,
+    /// How long it has before its connection is closed.
+    pub deadline: Duration,
+}
+
+/// How a service was stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was told, and has its deadline.
+    Told,
+    /// It was away: its session is over.
+    Down,
+}
+
+/// A service cannot be stopped so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    #[error("no service of that name is connected or away")]
+    NoSuchService,
+    #[error("the service is away; there is no connection over which to tell it to reboot")]
+    Away,
+}
+
+impl Handler<StopService> for Gateway {
+    type Result = Result<Stopped, StopError>;
+
+    fn handle(&mut self, message: StopService, _: &mut Self::Context) -> Self::Result {
+        let StopService { name, stopping, reason, deadline } = message;
+        let known = self.registry.get_mut(&name).ok_or(StopError::NoSuchService)?;
+        if !known.is_up() {
+            return match stopping {
+                Stopping::Reboot => Err(StopError::Away),
+                Stopping::Shutdown => {
+                    self.end_session(&name, "it was shut down while it was away");
+                    Ok(Stopped::Down)
+                }
+            };
+        }
+        known.stopping = Some(stopping);
+        let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let (op, close) = match stopping {
+            Stopping::Shutdown => (GatewayOp::Shutdown { reason, deadline_ms }, Close::ShutDown),
+            Stopping::Reboot => {
+                (GatewayOp::Reboot { reason, deadline_ms, keep_discord_session: true }, Close::Rebooted)
+            }
+        };
+        log::info!(
+            "{name} is told to {}",
+            if stopping == Stopping::Shutdown { "shut down" } else { "reboot" }
+        );
+        self.order(&name, Order::Op { op, answers: None, permit: None });
+        self.order(&name, Order::CloseAfter { deadline, close });
+        Ok(Stopped::Told)
+    }
+}
+
+/// Asks what each shard id is doing; `None` where the allocator does not answer.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<ShardReport>")]
+pub struct ReportShards;
+
+impl Handler<ReportShards> for Gateway {
+    type Result = ResponseFuture<Option<ShardReport>>;
+
+    fn handle(&mut self, _: ReportShards, _: &mut Self::Context) -> Self::Result {
+        let allocator = self.allocator.clone();
+        Box::pin(async move { allocator?.send(shard_allocator::ReportShards).await.ok() })
+    }
+}

@@ -1,0 +1,114 @@
+//! What the other actors know of a connection: not which kind it is, only where to send what is
+//! meant for the service, and how to see whether it lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::{Message, Recipient};
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::protocol::close::Close;
+use crate::protocol::name::ConnectionId;
+use crate::socket::Socket;
+use crate::state::pulse::Observation;
+
+/// The most ops of a service that may be on their way, its unread answers included. While it is
+/// reached, the service's socket is not read.
+pub const MAX_OPS: usize = 1024;
+
+/// Stands for one op of a service, from when it was read until its answer was written.
+pub type OpPermit = OwnedSemaphorePermit;
+
+/// Something for the service at the other end of a connection.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub enum Outbound {
+    /// Proxied messages as WebSocket frames, covered by the connection's credit.
+    Frames(Vec<Bytes>),
+    /// One op as a WebSocket frame; goes before all frames that are not written yet.
+    Op {
+        frame: Bytes,
+        permit: Option<OpPermit>,
+        is_presence: bool,
+    },
+    Ping,
+    /// Close, after what was handed over before.
+    Close(Close),
+}
+
+/// A connection, as its session and the gateway hold it.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub id: ConnectionId,
+    pub outbound: Recipient<Outbound>,
+    pub life: Arc<Life>,
+}
+
+/// The signs of life of a connection, which it leaves here as it works.
+#[derive(Debug)]
+pub struct Life {
+    socket: Arc<Socket>,
+    began: Instant,
+    heard_after_ms: AtomicU64,
+    paused: AtomicBool,
+}
+
+impl Life {
+    pub(crate) fn new(socket: Arc<Socket>) -> Self {
+        Self {
+            socket,
+            began: Instant::now(),
+            heard_after_ms: AtomicU64::new(0),
+            paused: AtomicBool::new(false),
+        }
+    }
+
+    /// A frame came.
+    pub(crate) fn hear(&self) {
+        let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_after_ms.store(after, Ordering::Relaxed);
+    }
+
+    /// Reading stops, or goes on: meanwhile its silence is ours.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.hear();
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+
+    /// Looks at the connection; `waiting`: whether more waits for it than its socket knows.
+    pub(crate) fn observe(&self, waiting: bool, now: Instant) -> Observation {
+        let traffic = self.socket.traffic();
+        let last_frame = self.began + Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed));
+        let last_data = now.checked_sub(traffic.silent_for).unwrap_or(self.began);
+        let heard = if self.paused.load(Ordering::Relaxed) { now } else { last_frame.max(last_data) };
+        Observation { heard, taken: traffic.acknowledged, waiting: waiting || traffic.unacknowledged }
+    }
+
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.socket.has_hung_up()
+    }
+
+    /// Ends the connection at its socket, however stuck it is.
+    pub(crate) fn cut_off(&self) {
+        self.socket.shut_down();
+    }
+
+    /// As [`cut_off`](Self::cut_off), later, if the connection is still there. Independent of every
+    /// actor, any of which may be stuck or restarted.
+    pub(crate) fn cut_off_after(self: &Arc<Self>, time: Duration) {
+        let life = Arc::downgrade(self);
+        actix_rt::spawn(async move {
+            actix_rt::time::sleep(time).await;
+            if let Some(life) = life.upgrade() {
+                life.cut_off();
+            }
+        });
+    }
+
+    /// Says at the socket that nothing more will be written.
+    pub(crate) fn finish_writing(&self) {
+        self.socket.finish_writing();
+    }
+}

@@ -1,0 +1,39 @@
+//! What happens when a handler panics.
+//!
+//! A panic would end an actix actor for good, without its supervisor being told. So handlers that
+//! touch what a service sent run under [`guard`]: it logs the panic and stops the actor, and the
+//! supervisor then restarts it with the same address, state and mailbox. Its timers are gone, and
+//! are set again in `started`.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use actix::{Actor, ActorContext};
+
+use crate::state::tally::{PanicTally, Part};
+
+/// Runs `handler`; a panic in it is counted and stops the actor, which its supervisor restarts.
+pub(crate) fn guard<A: Actor>(
+    what: &str,
+    part: Part,
+    panics: &PanicTally,
+    context: &mut A::Context,
+    handler: impl FnOnce(&mut A::Context),
+) {
+    // The state that a panic leaves half-changed is the actor's own, and the rules in `state`
+    // change theirs in an order that leaves every message in one place.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(context))) {
+        panics.add(part);
+        log::error!("{what} panicked and is restarted: {}", text_of(panic.as_ref()));
+        context.stop();
+    }
+}
+
+/// The message of a panic.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message")
+}
