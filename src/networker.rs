@@ -1,0 +1,16 @@
+//! How services are connected: by WebSocket.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`websocket`] | the `Connection` actor: one WebSocket, from its handshake to its end |
+//! | [`bursts`] | bytes in: all frames of one read become one burst of messages |
+//! | [`dispatch`] | what each message of a burst asks for: the hot path |
+//! | [`outgoing`] | bytes out: ops first, then frames as they were handed over |
+//!
+//! This is the one place that knows `actix-web-actors`.
+
+pub(crate) mod bursts;
+pub(crate) mod dispatch;
+pub(crate) mod outgoing;
+mod refusals;
+pub(crate) mod websocket;

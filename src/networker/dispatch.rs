@@ -1,0 +1,404 @@
+//! The hot path: what each message of a burst asks for, and where it goes.
+//!
+//! A proxied message is scanned once, cut, and copied once: into the parcel for its target, as
+//! the WebSocket frame that the target gets. At the end of the burst each parcel leaves as one
+//! actix message. Nothing here waits: where a mailbox is full, the connection is told, and comes
+//! back with the same message.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::refusals::Refusals;
+use crate::protocol::envelope::{Envelope, Proxy, Route as Topic};
+use crate::protocol::error::ErrorCode;
+use crate::protocol::name::{ConnectionId, Name, ShardId};
+use crate::protocol::op::{self, GatewayOp, ServiceOp};
+use crate::protocol::scan::{Limits, scan};
+use crate::protocol::target::{Target, shard_of_guild};
+use crate::protocol::{GATEWAY_NAME, OPCODE_TOPIC};
+use crate::routes::{Routes, ShardTable};
+use crate::state::account::{Amount, End, Entry};
+use crate::state::gauge::Refused;
+use crate::state::parcel::OpenParcel;
+use crate::state::route::Route;
+
+/// A parcel is sent before the end of its burst when it is this large.
+const PARCEL_BYTES: usize = 64 * 1024;
+
+/// How many targets a connection remembers.
+const MAX_LINES: usize = 4096;
+
+/// What a message asks of the connection.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// Nothing: it is accepted, refused, or a heartbeat.
+    Done,
+    /// An op, for the session.
+    Op(ServiceOp),
+    /// To be answered with this ERROR.
+    Error(op::Error),
+    /// The target's mailbox is full: hold the sender, then come back with the same message.
+    Full(Arc<Route>),
+}
+
+/// The settings that bound a message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MessageLimits {
+    pub(crate) max_topic_bytes: usize,
+    pub(crate) max_depth: u32,
+}
+
+/// What the service asked for in IDENTIFY.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wishes {
+    pub(crate) receipts: bool,
+    pub(crate) acks: bool,
+}
+
+/// A target that was found before.
+struct Line {
+    route: Arc<Route>,
+    entry: Entry,
+    open: Option<OpenParcel>,
+}
+
+/// Takes a service's messages where they ask to go.
+pub(crate) struct Dispatcher {
+    own: Arc<Route>,
+    connection: ConnectionId,
+    routes: Arc<Routes>,
+    limits: MessageLimits,
+    wishes: Wishes,
+    version: u64,
+    shards: Arc<ShardTable>,
+    lines: Vec<Line>,
+    by_name: HashMap<Name, usize, foldhash::fast::RandomState>,
+    /// Lines with an open parcel.
+    open: Vec<usize>,
+    last: usize,
+    /// ERROR and RECEIPT about proxied messages, for our own mailbox.
+    notices: Option<OpenParcel>,
+    refusals: Refusals,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        own: Arc<Route>,
+        connection: ConnectionId,
+        routes: Arc<Routes>,
+        limits: MessageLimits,
+        wishes: Wishes,
+    ) -> Self {
+        let (version, shards) = (routes.version(), routes.shards());
+        Self {
+            own,
+            connection,
+            routes,
+            limits,
+            wishes,
+            version,
+            shards,
+            lines: Vec::new(),
+            by_name: HashMap::default(),
+            open: Vec::new(),
+            last: 0,
+            notices: None,
+            refusals: Refusals::default(),
+        }
+    }
+
+    /// Whether the service is still this connection's.
+    pub(crate) fn is_current(&self) -> bool {
+        self.own.is_connection(self.connection)
+    }
+
+    /// To be called before the first message of a burst: forgets what may be wrong by now.
+    pub(crate) fn begin(&mut self) {
+        let version = self.routes.version();
+        if self.version != version {
+            self.version = version;
+            self.shards = self.routes.shards();
+            self.forget_lines();
+        }
+    }
+
+    /// Takes one message. `room` is how many bytes this burst may still bring.
+    pub(crate) fn message(&mut self, text: &str, room: usize, may_hold: bool) -> Outcome {
+        let envelope = match scan(text, Limits { max_depth: self.limits.max_depth }) {
+            Ok(envelope) => envelope,
+            Err(malformed) => {
+                return Outcome::Error(op::Error::new(ErrorCode::Malformed, malformed.to_string()));
+            }
+        };
+        if !is_text(envelope.source(), self.own.name().as_str()) {
+            let message =
+                format!("`s` must be {}, the name that this connection identified as", self.own.name());
+            return Outcome::Error(self.about(&envelope, ErrorCode::SourceMismatch, message));
+        }
+        let is_too_large = envelope.topic().raw().len() > self.limits.max_topic_bytes;
+        match envelope.route() {
+            Topic::Proxy(_) | Topic::Malformed(_) if is_too_large => {
+                self.refuse_topic(&envelope, ErrorCode::TooLarge)
+            }
+            Topic::Proxy(proxy) => self.proxy(&envelope, &proxy, room, may_hold),
+            Topic::Malformed(expected) => {
+                self.refuse(&envelope, None, None, ErrorCode::Malformed, expected);
+                Outcome::Done
+            }
+            _ if is_too_large => {
+                Outcome::Error(self.about(&envelope, ErrorCode::TooLarge, self.topic_bound()))
+            }
+            Topic::Op => match ServiceOp::parse(envelope.data()) {
+                Ok(op) => Outcome::Op(op),
+                Err(error) => Outcome::Error(self.about(&envelope, error.code, error.message)),
+            },
+            Topic::Heartbeat(name) if name == self.own.name().as_str() => Outcome::Done,
+            Topic::Heartbeat(_) => {
+                let message =
+                    format!("a heartbeat of this service has the topic heartbeat:{}", self.own.name());
+                Outcome::Error(self.about(&envelope, ErrorCode::Malformed, message))
+            }
+            Topic::Unroutable => {
+                let message =
+                    "a topic must be gateway-proxy:<target>:<topic>, gateway:opcode or heartbeat:<name>";
+                Outcome::Error(self.about(&envelope, ErrorCode::UnroutableTopic, message))
+            }
+        }
+    }
+
+    fn topic_bound(&self) -> String {
+        format!("`t` has more than max_topic_bytes = {} bytes", self.limits.max_topic_bytes)
+    }
+
+    fn refuse_topic(&mut self, envelope: &Envelope<'_>, code: ErrorCode) -> Outcome {
+        let message = self.topic_bound();
+        self.refuse(envelope, None, None, code, &message);
+        Outcome::Done
+    }
+
+    fn proxy(&mut self, envelope: &Envelope<'_>, proxy: &Proxy<'_>, room: usize, may_hold: bool) -> Outcome {
+        let spelling = &*proxy.target;
+        if self.routes.is_draining() {
+            self.refuse(envelope, Some(spelling), None, ErrorCode::Draining, "the gateway is stopping");
+            return Outcome::Done;
+        }
+        let line = match self.resolve(spelling) {
+            Ok(line) => line,
+            Err((code, message)) => {
+                self.refuse(envelope, Some(spelling), None, code, message);
+                return Outcome::Done;
+            }
+        };
+        let text = envelope.text().as_bytes();
+        let parts = [&text[..proxy.cut.start], &text[proxy.cut.end..]];
+        match self.push(line, parts, envelope.nonce(), room) {
+            Ok(()) => {
+                self.accepted(line, spelling);
+                Outcome::Done
+            }
+            // The session went down since it was found: look again, once.
+            Err(Refused::Closed) if self.forget_closed(line) => self.proxy(envelope, proxy, room, may_hold),
+            Err(Refused::Full) if may_hold && !self.must_be_read() => {
+                Outcome::Full(self.lines[line].route.clone())
+            }
+            Err(refused) => {
+                let entry = self.lines[line].entry.clone();
+                let (code, message) = match refused {
+                    Refused::Closed => NO_SUCH_SERVICE,
+                    Refused::Full | Refused::StillFull => MAILBOX_FULL,
+                };
+                self.refuse(envelope, Some(spelling), Some(entry), code, message);
+                Outcome::Done
+            }
+        }
+    }
+
+    /// The line of the service that a target means now.
+    fn resolve(&mut self, spelling: &str) -> Result<usize, (ErrorCode, &'static str)> {
+        if self.lines.get(self.last).is_some_and(|line| line.route.name().as_str() == spelling) {
+            return Ok(self.last);
+        }
+        let shard = match Target::parse(spelling) {
+            Some(Target::Service(name)) => {
+                self.last = self.line(name).ok_or(NO_SUCH_SERVICE)?;
+                return Ok(self.last);
+            }
+            Some(Target::Shard(shard_id)) => shard_id,
+            Some(Target::Guild(snowflake)) => shard_of_guild(snowflake, self.shards.shard_count()),
+            None => return Err(BAD_TARGET),
+        };
+        self.line_of_shard(shard)
+    }
+
+    fn line_of_shard(&mut self, shard: ShardId) -> Result<usize, (ErrorCode, &'static str)> {
+        let shards = self.shards.clone();
+        let holder = shards.holder(shard).ok_or(NO_SUCH_SHARD)?;
+        self.last = self.line(holder.as_str()).ok_or(NO_SUCH_SHARD)?;
+        Ok(self.last)
+    }
+
+    fn line(&mut self, name: &str) -> Option<usize> {
+        if let Some(line) = self.by_name.get(name) {
+            return Some(*line);
+        }
+        let route = self.routes.find(name)?;
+        if self.lines.len() >= MAX_LINES {
+            self.send_open();
+            self.forget_lines();
+        }
+        let entry = self.own.entry(Some(route.name()));
+        self.by_name.insert(route.name().clone(), self.lines.len());
+        self.lines.push(Line { route, entry, open: None });
+        Some(self.lines.len() - 1)
+    }
+
+    fn push(
+        &mut self,
+        line: usize,
+        parts: [&[u8]; 2],
+        nonce: Option<&str>,
+        room: usize,
+    ) -> Result<(), Refused> {
+        let receipt = nonce.filter(|_| self.wishes.receipts).map(receipt);
+        if let Some(receipt) = &receipt {
+            // Room for it comes first. Its lack is no reason to hold: we would wait for ourselves.
+            self.own_notices().reserve(receipt.len()).map_err(|_| Refused::StillFull)?;
+        }
+        let Line { route, open, .. } = &mut self.lines[line];
+        if open.is_none() {
+            *open = Some(OpenParcel::new(route.clone(), room.min(PARCEL_BYTES * 2)));
+            self.open.push(line);
+        }
+        let pushed = open.as_mut().map_or(Ok(()), |open| open.push(parts));
+        if let Some(receipt) = receipt {
+            match pushed {
+                Ok(()) => self.own_notices().write([receipt.as_bytes(), b""]),
+                Err(_) => self.own_notices().unreserve(receipt.len()),
+            }
+        }
+        pushed
+    }
+
+    /// Whether holding this sender could keep its own mailbox full: what it acknowledges must be
+    /// read.
+    fn must_be_read(&self) -> bool {
+        self.wishes.acks && self.own.gauge().is_crowded()
+    }
+
+    /// Notes how the target was spelled, and sends the parcel if it is large.
+    fn accepted(&mut self, line: usize, spelling: &str) {
+        let Some(open) = &mut self.lines[line].open else { return };
+        open.spelled(spelling);
+        if open.frame_bytes() >= PARCEL_BYTES {
+            self.send_line(line);
+            self.open.retain(|open| *open != line);
+        }
+    }
+
+    /// Answers a proxied message with an ERROR in our own mailbox. Where that has no room, the
+    /// message was accepted and is dead: the account says so.
+    fn refuse(
+        &mut self,
+        envelope: &Envelope<'_>,
+        target: Option<&str>,
+        entry: Option<Entry>,
+        code: ErrorCode,
+        message: &str,
+    ) {
+        self.refusals.note(self.own.name(), code);
+        let error = op::Error { target: target.map(str::to_owned), ..self.about(envelope, code, message) };
+        let json = GatewayOp::Error(error).to_json();
+        if self.own_notices().push([json.as_bytes(), b""]).is_ok() {
+            self.own.errors().add(code);
+            return;
+        }
+        let entry = entry.unwrap_or_else(|| self.own.entry(None));
+        let amount = Amount::message(envelope.text().len());
+        entry.accept(amount);
+        entry.end(amount, End::Dead);
+        self.refusals.note_dead();
+    }
+
+    /// An ERROR that names the message by its `t` and `n`, as they were sent. A topic that is too
+    /// large is not sent back.
+    fn about(&self, envelope: &Envelope<'_>, code: ErrorCode, message: impl Into<String>) -> op::Error {
+        let raw = |json: String| RawValue::from_string(json).ok();
+        let topic = Some(envelope.topic().raw()).filter(|topic| topic.len() <= self.limits.max_topic_bytes);
+        let topic = topic.and_then(|topic| raw(format!("\"{topic}\"")));
+        let nonce = envelope.nonce().and_then(|nonce| raw(nonce.to_owned()));
+        op::Error { t: topic, n: nonce, ..op::Error::new(code, message) }
+    }
+
+    fn own_notices(&mut self) -> &mut OpenParcel {
+        self.notices.get_or_insert_with(|| OpenParcel::new(self.own.clone(), 0))
+    }
+
+    /// Sends all parcels: the end of a burst, or before the sender is held. What a connection
+    /// read that is not its service's any more is dropped.
+    pub(crate) fn flush(&mut self) {
+        if self.is_current() {
+            self.send_open();
+            if let Some(notices) = self.notices.take() {
+                notices.send(None);
+            }
+        } else {
+            self.forget_lines();
+            self.notices = None;
+        }
+        self.refusals.log(self.own.name());
+    }
+
+    fn send_open(&mut self) {
+        for line in std::mem::take(&mut self.open) {
+            self.send_line(line);
+        }
+    }
+
+    fn send_line(&mut self, line: usize) {
+        let Line { open, entry, .. } = &mut self.lines[line];
+        if let Some(open) = open.take() {
+            open.send(Some((&self.own, entry)));
+        }
+    }
+
+    /// Forgets all that was found. Parcels that are open are dropped.
+    fn forget_lines(&mut self) {
+        self.lines.clear();
+        self.by_name.clear();
+        self.open.clear();
+        self.last = 0;
+    }
+
+    /// Forgets what was found if a new session has the name of a closed one.
+    fn forget_closed(&mut self, line: usize) -> bool {
+        let route = self.lines[line].route.clone();
+        let is_new = self.routes.find(route.name().as_str()).is_some_and(|new| !Arc::ptr_eq(&new, &route));
+        if is_new {
+            self.send_open();
+            self.forget_lines();
+        }
+        is_new
+    }
+}
+
+const NO_SUCH_SERVICE: (ErrorCode, &str) =
+    (ErrorCode::NoSuchService, "no service of that name is connected or away");
+const NO_SUCH_SHARD: (ErrorCode, &str) = (ErrorCode::NoSuchShard, "no service holds that shard");
+const MAILBOX_FULL: (ErrorCode, &str) =
+    (ErrorCode::MailboxFull, "the mailbox is full (mailbox_messages, mailbox_bytes or mailbox_total_bytes)");
+const BAD_TARGET: (ErrorCode, &str) =
+    (ErrorCode::Malformed, "a target must be a service's name, shard/<id> or guild/<snowflake>");
+
+/// Whether a JSON string stands for that text.
+fn is_text(string: crate::protocol::envelope::JsonString<'_>, text: &str) -> bool {
+    string.raw() == text || matches!(string.decode(), Cow::Owned(decoded) if decoded == text)
+}
+
+/// A RECEIPT, written by hand since it is on the hot path of those who ask for them.
+fn receipt(nonce: &str) -> String {
+    let opcode = op::Opcode::Receipt as u8;
+    format!(r#"{{"s":"{GATEWAY_NAME}","t":"{OPCODE_TOPIC}","d":{{"opcode":{opcode},"n":{nonce}}}}}"#)
+}

@@ -1,0 +1,182 @@
+//! Bytes out: what waits to be written to one connection, and in which order.
+//!
+//! Ops go first, then proxied messages, written raw as they were framed at their sender's side,
+//! then the close frame. The stream here wraps the one that drives the actor: polling it runs the
+//! actor, and its items are the response's body.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use actix_web::Error;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::actors::link::{Life, OpPermit};
+
+/// Written bytes are told to the session in portions of at least this size, or when nothing is
+/// left.
+const WRITTEN_PORTION: usize = 64 * 1024;
+
+/// Is told what the server took over to write.
+pub(crate) type OnWritten = Box<dyn Fn(Written)>;
+
+/// What waits to be written.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    ops: VecDeque<Op>,
+    frames: VecDeque<Bytes>,
+    /// The answer to the last ping; earlier ones need none (RFC 6455 section 5.5.3).
+    pong: Option<Bytes>,
+    close: Option<Bytes>,
+    /// Nothing more is taken, or written after the close frame.
+    is_closing: bool,
+    is_finished: bool,
+    written: Written,
+    on_written: Option<OnWritten>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Op {
+    frame: Bytes,
+    /// Given back when the op is written.
+    _permit: Option<OpPermit>,
+    is_presence: bool,
+}
+
+/// What was written and not yet told.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) bytes: usize,
+    pub(crate) presences: usize,
+}
+
+impl Outgoing {
+    pub(crate) fn push_op(&mut self, frame: Bytes, permit: Option<OpPermit>, is_presence: bool) {
+        if !self.is_closing {
+            self.ops.push_back(Op { frame, _permit: permit, is_presence });
+            self.wake();
+        }
+    }
+
+    pub(crate) fn push_frames(&mut self, frames: Vec<Bytes>) {
+        if !self.is_closing {
+            self.frames.extend(frames);
+            self.wake();
+        }
+    }
+
+    pub(crate) fn set_pong(&mut self, frame: Bytes) {
+        if !self.is_closing {
+            self.pong = Some(frame);
+            self.wake();
+        }
+    }
+
+    /// The last frame: nothing is taken after it. Only the first close counts.
+    pub(crate) fn close(&mut self, frame: Bytes) {
+        if !self.is_closing {
+            self.is_closing = true;
+            self.close = Some(frame);
+            self.wake();
+        }
+    }
+
+    pub(crate) fn set_on_written(&mut self, on_written: OnWritten) {
+        self.on_written = Some(on_written);
+    }
+
+    /// Ends the connection once all is written.
+    pub(crate) fn finish(&mut self) {
+        self.is_closing = true;
+        self.is_finished = true;
+        self.wake();
+    }
+
+    /// Tells what was written, once it is worth it.
+    fn tell_written(&mut self) {
+        let is_due = self.written.bytes >= WRITTEN_PORTION || (self.frames.is_empty() && self.ops.is_empty());
+        if is_due && self.written != Written::default() {
+            let written = std::mem::take(&mut self.written);
+            if let Some(on_written) = &self.on_written {
+                on_written(written);
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if let Some(op) = self.ops.pop_front() {
+            self.written.presences += usize::from(op.is_presence);
+            return Some(op.frame);
+        }
+        if let Some(pong) = self.pong.take() {
+            return Some(pong);
+        }
+        if let Some(frames) = self.frames.pop_front() {
+            self.written.bytes += frames.len();
+            return Some(frames);
+        }
+        self.close.take()
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The body of the response that a WebSocket is.
+pub(crate) struct Body<S> {
+    /// Runs the actor; yields nothing itself.
+    actor: Pin<Box<S>>,
+    outgoing: Rc<RefCell<Outgoing>>,
+    life: Arc<Life>,
+    /// Whether the server had a turn to write the last bytes.
+    is_flushed: bool,
+}
+
+impl<S> Body<S> {
+    pub(crate) fn new(actor: S, outgoing: Rc<RefCell<Outgoing>>, life: Arc<Life>) -> Self {
+        Self { actor: Box::pin(actor), outgoing, life, is_flushed: false }
+    }
+
+    /// Ends the stream, but first lets the server write what it took. The end of the socket has to
+    /// come from us: the service waits for it (RFC 6455 section 7.1.1), and the server for the
+    /// service's.
+    fn end(&mut self, context: &Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        if !std::mem::replace(&mut self.is_flushed, true) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.life.finish_writing();
+        Poll::Ready(None)
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let has_ended = matches!(this.actor.as_mut().poll_next(context), Poll::Ready(None));
+        let mut outgoing = this.outgoing.borrow_mut();
+        let next = outgoing.pop();
+        outgoing.tell_written();
+        match next {
+            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+            None if has_ended || outgoing.is_finished => {
+                drop(outgoing);
+                this.end(context)
+            }
+            None => {
+                outgoing.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

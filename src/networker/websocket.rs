@@ -1,0 +1,401 @@
+//! `Connection`: one WebSocket, from its handshake to its end.
+//!
+//! It keeps nothing: what comes in goes to other actors at the end of the burst, and what goes
+//! out is what its session hands it within its credit. Before it is a service, it waits for
+//! IDENTIFY; while a mailbox is full or too many answers are unread, it does not read.
+
+mod end;
+mod identify;
+mod pause;
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHandler};
+use actix_web::web::{Data, Payload, Query};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web_actors::ws::{self, WebsocketContext};
+use futures_util::stream;
+use serde::Deserialize;
+use tokio::sync::{Semaphore, watch};
+
+use super::bursts::{self, Burst, Bursts, Gate, Item};
+use super::dispatch::{Dispatcher, MessageLimits, Outcome};
+use super::outgoing::{Body, Outgoing};
+use crate::actors::client_session::{ClientSession, FromService};
+use crate::actors::gateway::{By, Confirm, Gateway};
+use crate::actors::link::{Life, Link, MAX_OPS, OpPermit, Outbound};
+use crate::actors::supervision::text_of;
+use crate::config::Config;
+use crate::protocol::close::Close;
+use crate::protocol::error::{ErrorCode, RejectCode};
+use crate::protocol::frame;
+use crate::protocol::name::ConnectionId;
+use crate::protocol::op::{self, GatewayOp, Reject};
+use crate::routes::Routes;
+use crate::socket::Socket;
+use crate::state::hold::HoldBudget;
+use crate::state::registry::Ended;
+use crate::state::tally::{ConnectionTally, Part};
+use crate::state::waiting_room::WaitingRoom;
+
+/// Connections beyond `max_connections` that are still told why they are refused.
+const REFUSED_AT_ONCE: u64 = 256;
+
+/// What every connection needs of the gateway.
+pub(crate) struct Entrance {
+    pub(crate) config: Arc<Config>,
+    pub(crate) gateway: Addr<Gateway>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) next_connection: AtomicU64,
+    /// True once every connection is to be closed.
+    pub(crate) closing: watch::Receiver<bool>,
+    pub(crate) unidentified: Mutex<WaitingRoom<Weak<Life>>>,
+}
+
+impl Entrance {
+    pub(crate) fn connections(&self) -> &ConnectionTally {
+        &self.routes.shared().connections
+    }
+
+    /// Lets a connection wait for IDENTIFY; another may have to leave for it.
+    fn let_wait(&self, id: ConnectionId, life: &Arc<Life>) {
+        let displaced = self.waiting_room().enter(id, Arc::downgrade(life));
+        if let Some(life) = displaced.and_then(|displaced| displaced.upgrade()) {
+            self.routes.shared().closes.add(Close::NotIdentified);
+            life.cut_off();
+        }
+    }
+
+    fn waiting_room(&self) -> MutexGuard<'_, WaitingRoom<Weak<Life>>> {
+        self.unidentified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn mint_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The query of `GET /gateway`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Opening {
+    ticket: Option<String>,
+}
+
+/// `GET /gateway`: the handshake.
+pub(crate) fn open(
+    request: &HttpRequest,
+    payload: Payload,
+    query: Query<Opening>,
+    entrance: Data<Entrance>,
+) -> Result<HttpResponse, ws::HandshakeError> {
+    let mut response = ws::handshake(request)?;
+    let over = entrance.connections().now().saturating_sub(entrance.config.max_connections as u64);
+    let socket = request.conn_data::<Arc<Socket>>().cloned();
+    let (Some(socket), Some(address)) = (socket, request.peer_addr().map(|address| address.ip())) else {
+        return Ok(HttpResponse::ServiceUnavailable()
+            .body("the gateway has no descriptor left for this connection\n"));
+    };
+    if over > REFUSED_AT_ONCE {
+        return Ok(
+            HttpResponse::ServiceUnavailable().body("there are more than max_connections connections\n")
+        );
+    }
+    Ok(start(
+        &mut response,
+        payload,
+        Connection::new(entrance.into_inner(), socket, address, query.into_inner()),
+    ))
+}
+
+fn start(response: &mut HttpResponseBuilder, payload: Payload, mut connection: Connection) -> HttpResponse {
+    let max_message_bytes = connection.entrance.config.max_message_bytes;
+    connection.bursts = Some(Bursts::new(payload, max_message_bytes, connection.gate.clone()));
+    let (outgoing, life) = (connection.outgoing.clone(), connection.life.clone());
+    // Its own stream of messages is slow (few frames for each wake-up); ours takes its place.
+    let actor = WebsocketContext::create(connection, stream::pending());
+    response.streaming(Body::new(actor, outgoing, life))
+}
+
+/// The actor.
+pub(crate) struct Connection {
+    id: ConnectionId,
+    entrance: Arc<Entrance>,
+    life: Arc<Life>,
+    address: IpAddr,
+    opening: Opening,
+    bursts: Option<Bursts>,
+    gate: Rc<Gate>,
+    outgoing: Rc<RefCell<Outgoing>>,
+    stage: Stage,
+    /// The burst at which reading was paused, and how far it is done.
+    paused_at: Option<(Burst, usize)>,
+    /// Whether the message at which it was paused has waited long enough.
+    has_held: bool,
+    budget: HoldBudget,
+    ops: Option<Arc<Semaphore>>,
+    permit: Option<OpPermit>,
+    /// The deadline of IDENTIFY, until it came.
+    deadline: Option<SpawnHandle>,
+    /// Whether the gateway was told of the end.
+    has_told: bool,
+}
+
+/// How far a connection has come.
+enum Stage {
+    /// IDENTIFY must come next.
+    Silent,
+    /// The gateway was asked.
+    Identifying,
+    Service(Box<Service>),
+    /// A close frame was sent; the service's own is awaited.
+    Closing,
+    Ended,
+}
+
+/// A connection that is a service.
+struct Service {
+    dispatcher: Dispatcher,
+    session: Addr<ClientSession>,
+    is_confirmed: bool,
+}
+
+/// Whether to go on with the next item of a burst.
+enum Flow {
+    On,
+    /// Pause; come back to this item if `again`.
+    Pause {
+        again: bool,
+    },
+    End,
+}
+
+type Ctx = WebsocketContext<Connection>;
+
+impl Connection {
+    fn new(entrance: Arc<Entrance>, socket: Arc<Socket>, address: IpAddr, opening: Opening) -> Self {
+        Self {
+            id: entrance.mint_id(),
+            life: Arc::new(Life::new(socket)),
+            address,
+            opening,
+            bursts: None,
+            gate: Rc::default(),
+            outgoing: Rc::default(),
+            stage: Stage::Silent,
+            paused_at: None,
+            has_held: false,
+            budget: HoldBudget::new(entrance.config.hold),
+            ops: None,
+            permit: None,
+            deadline: None,
+            has_told: false,
+            entrance,
+        }
+    }
+
+    fn limits(&self) -> MessageLimits {
+        let Config { max_topic_bytes, max_depth, .. } = *self.entrance.config;
+        MessageLimits { max_topic_bytes, max_depth }
+    }
+
+    /// Works through a burst from that item on.
+    fn work(&mut self, burst: Burst, from: usize, context: &mut Ctx) {
+        self.life.hear();
+        if let Stage::Service(service) = &mut self.stage {
+            service.dispatcher.begin();
+        }
+        let mut index = from;
+        while let Some((item, bytes)) = burst.get(index) {
+            match self.guarded_item(item, bytes, burst.bytes_from(index), context) {
+                Flow::On => index += 1,
+                Flow::Pause { again } => {
+                    self.flush();
+                    self.paused_at = Some((burst, if again { index } else { index + 1 }));
+                    return;
+                }
+                Flow::End => break,
+            }
+        }
+        self.flush();
+        bursts::give_back(burst);
+    }
+
+    /// Handles an item; if that panics, the offending message is answered with `internal` and
+    /// the connection stays.
+    fn guarded_item(&mut self, item: Item, bytes: &[u8], room: usize, context: &mut Ctx) -> Flow {
+        let handled = std::panic::AssertUnwindSafe(|| self.item(item, bytes, room, context));
+        std::panic::catch_unwind(handled).unwrap_or_else(|panic| {
+            self.entrance.routes.shared().panics.add(Part::Connection);
+            log::error!(
+                "a message on connection {} made the gateway panic: {}",
+                self.id.0,
+                text_of(panic.as_ref())
+            );
+            self.send_error(op::Error::new(ErrorCode::Internal, "the gateway failed at this message"), None);
+            Flow::On
+        })
+    }
+
+    fn item(&mut self, item: Item, bytes: &[u8], room: usize, context: &mut Ctx) -> Flow {
+        match item {
+            Item::Text => self.text(bytes, room, context),
+            Item::Ping => {
+                self.outgoing.borrow_mut().set_pong(frame::pong(bytes));
+                Flow::On
+            }
+            Item::Pong => Flow::On,
+            Item::Close => {
+                self.close_came(bytes, context);
+                Flow::End
+            }
+            Item::Violation(close) => {
+                self.close(close, context);
+                Flow::End
+            }
+            Item::End => {
+                self.end(Ended::Lost, "its connection was lost");
+                Flow::End
+            }
+        }
+    }
+
+    fn text(&mut self, bytes: &[u8], room: usize, context: &mut Ctx) -> Flow {
+        let Ok(text) = simdutf8::basic::from_utf8(bytes) else {
+            self.close(Close::NotUtf8, context);
+            return Flow::End;
+        };
+        match &mut self.stage {
+            Stage::Silent => self.first_message(text, context),
+            Stage::Identifying => Flow::Pause { again: true },
+            Stage::Service(service) => {
+                if !service.is_confirmed {
+                    service.is_confirmed = true;
+                    self.entrance.gateway.do_send(Confirm(self.id));
+                }
+                let outcome = service.dispatcher.message(text, room, !self.has_held);
+                self.has_held = false;
+                self.follow(outcome, context)
+            }
+            // The service's close frame may be behind it.
+            Stage::Closing => Flow::On,
+            Stage::Ended => Flow::End,
+        }
+    }
+
+    fn follow(&mut self, outcome: Outcome, context: &mut Ctx) -> Flow {
+        match outcome {
+            Outcome::Done => Flow::On,
+            Outcome::Op(op) => match self.take_permit(context) {
+                Some(permit) => {
+                    self.send_op(op, permit);
+                    Flow::On
+                }
+                None => Flow::Pause { again: true },
+            },
+            Outcome::Error(error) => match self.take_permit(context) {
+                Some(permit) => {
+                    self.send_error(error, Some(permit));
+                    Flow::On
+                }
+                None => Flow::Pause { again: true },
+            },
+            Outcome::Full(route) => {
+                self.hold(route, context);
+                Flow::Pause { again: true }
+            }
+        }
+    }
+
+    fn send_op(&self, op: op::ServiceOp, permit: OpPermit) {
+        #[cfg(feature = "fault-injection")]
+        assert_ne!(op, op::ServiceOp::Fault(op::Fault { panic: op::FaultIn::Connection }), "as asked");
+        if let Stage::Service(service) = &self.stage {
+            service.session.do_send(FromService { connection: self.id, op, permit });
+        }
+    }
+
+    fn send_error(&self, error: op::Error, permit: Option<OpPermit>) {
+        self.entrance.routes.shared().errors.add(error.code);
+        self.send(&GatewayOp::Error(error), permit);
+    }
+
+    fn send(&self, op: &GatewayOp, permit: Option<OpPermit>) {
+        self.outgoing.borrow_mut().push_op(frame::text(&op.to_json()), permit, false);
+    }
+
+    fn flush(&mut self) {
+        if let Stage::Service(service) = &mut self.stage {
+            service.dispatcher.flush();
+        }
+    }
+
+    fn refuse_over_capacity(&mut self, context: &mut Ctx) {
+        let message =
+            format!("there are max_connections = {} connections", self.entrance.config.max_connections);
+        let retry_after_ms = Some(1000);
+        self.send(&GatewayOp::Reject(Reject { code: RejectCode::AtCapacity, message, retry_after_ms }), None);
+        self.close(Close::Rejected, context);
+    }
+}
+
+impl Actor for Connection {
+    type Context = Ctx;
+
+    fn started(&mut self, context: &mut Ctx) {
+        self.entrance.connections().began();
+        if let Some(bursts) = self.bursts.take() {
+            context.add_stream(bursts);
+        }
+        if self.entrance.connections().now() > self.entrance.config.max_connections as u64 {
+            return self.refuse_over_capacity(context);
+        }
+        self.entrance.let_wait(self.id, &self.life);
+        self.wait_for_identify(context);
+        if let Some(ticket) = self.opening.ticket.take() {
+            self.ask_to_be(By::Ticket(ticket), context);
+        }
+    }
+
+    fn stopping(&mut self, _: &mut Ctx) -> Running {
+        self.tell_end(Ended::Lost, "its connection was lost");
+        Running::Stop
+    }
+
+    fn stopped(&mut self, _: &mut Ctx) {
+        if self.deadline.is_some() {
+            self.entrance.waiting_room().leave(self.id);
+        }
+        self.entrance.connections().ended();
+    }
+}
+
+impl StreamHandler<Burst> for Connection {
+    fn handle(&mut self, burst: Burst, context: &mut Ctx) {
+        self.work(burst, 0, context);
+    }
+}
+
+impl StreamHandler<Result<ws::Message, ws::ProtocolError>> for Connection {
+    fn handle(&mut self, _: Result<ws::Message, ws::ProtocolError>, _: &mut Ctx) {
+        // `WebsocketContext` asks for this handler; its stream never yields.
+    }
+}
+
+impl Handler<Outbound> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, outbound: Outbound, context: &mut Ctx) {
+        match outbound {
+            Outbound::Frames(frames) => self.outgoing.borrow_mut().push_frames(frames),
+            Outbound::Op { frame, permit, is_presence } => {
+                self.outgoing.borrow_mut().push_op(frame, permit, is_presence);
+            }
+            Outbound::Ping => self.outgoing.borrow_mut().push_op(frame::ping(), None, false),
+            Outbound::Close(close) => self.close(close, context),
+        }
+    }
+}

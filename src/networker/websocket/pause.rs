@@ -1,0 +1,80 @@
+//! When a connection stops reading for a while, and how it goes on.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{ActorFutureExt, AsyncContext, fut};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::{Connection, Ctx, MAX_OPS, OpPermit};
+use crate::state::route::Route;
+
+/// How often a held sender looks for room by itself: what all mailboxes together may hold is
+/// freed without a word.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+impl Connection {
+    pub(super) fn pause(&mut self) {
+        self.gate.pause();
+        self.life.set_paused(true);
+    }
+
+    /// Goes on where it was paused.
+    pub(super) fn go_on(&mut self, context: &mut Ctx) {
+        self.life.set_paused(false);
+        self.gate.resume();
+        if let Some((burst, index)) = self.paused_at.take() {
+            self.work(burst, index, context);
+        }
+    }
+
+    /// A permit for one op or its answer; without one, reading pauses until there is.
+    pub(super) fn take_permit(&mut self, context: &mut Ctx) -> Option<OpPermit> {
+        if let Some(permit) = self.permit.take() {
+            return Some(permit);
+        }
+        let ops = self.ops.get_or_insert_with(|| Arc::new(Semaphore::new(MAX_OPS))).clone();
+        if let Ok(permit) = ops.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        self.wait_for(ops.acquire_owned(), context, |connection, permit| connection.permit = permit.ok());
+        None
+    }
+
+    /// Holds the sender until the mailbox has room, or its budget is spent.
+    pub(super) fn hold(&mut self, route: Arc<Route>, context: &mut Ctx) {
+        let start = Instant::now();
+        let left = self.budget.left(start);
+        let waiting = route.clone();
+        let waited = async move { timeout(left, room(&waiting)).await.is_ok() };
+        self.wait_for(waited, context, move |connection, has_room| {
+            connection.budget.spend(start, Instant::now());
+            connection.has_held = !has_room;
+            if !has_room {
+                route.gauge().start_refusing();
+            }
+        });
+    }
+
+    /// Reads nothing until the future is done.
+    fn wait_for<F: Future + 'static>(
+        &mut self,
+        future: F,
+        context: &mut Ctx,
+        then: impl FnOnce(&mut Self, F::Output) + 'static,
+    ) {
+        self.pause();
+        context.spawn(fut::wrap_future(future).map(|output, connection: &mut Self, context: &mut Ctx| {
+            then(connection, output);
+            connection.go_on(context);
+        }));
+    }
+}
+
+/// Resolves when something was freed, or might have been.
+async fn room(route: &Route) {
+    let waiter = route.gauge().waiter();
+    let _ = timeout(LOOK_INTERVAL, waiter.freed()).await;
+}
