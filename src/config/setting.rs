@@ -1,0 +1,291 @@
+//! What one setting is: its name in each place it can be given, what may be typed for it, and how
+//! that becomes a field of [`Config`](super::Config).
+//!
+//! Which settings there are stands in [`table`](super::table).
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    str::FromStr,
+    thread,
+    time::Duration,
+};
+
+use log::LevelFilter;
+
+pub(crate) const VARIABLE_PREFIX: &str = "GATEWAY_";
+
+/// One entry of the table.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// As in the file: `heartbeat_ms`.
+    pub(crate) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+}
+
+impl Setting {
+    /// `heartbeat-ms`, without the dashes in front.
+    pub(crate) fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// `GATEWAY_HEARTBEAT_MS`
+    pub(crate) fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.to_uppercase())
+    }
+
+    pub(crate) fn is_switch(&self) -> bool {
+        matches!(self.kind, Kind::Switch)
+    }
+
+    /// What stands for the value in `--help`.
+    pub(crate) fn placeholder(&self) -> String {
+        match &self.kind {
+            Kind::Address { .. } => "IP:PORT".to_owned(),
+            Kind::Number { unit, .. } => unit.to_uppercase(),
+            Kind::Switch => "BOOL".to_owned(),
+            Kind::Only(_) => "VALUE".to_owned(),
+            Kind::LogFilter { .. } => "FILTER".to_owned(),
+        }
+    }
+
+    /// What it does, then its range, unit and default.
+    pub(crate) fn help(&self) -> String {
+        let help = self.help.trim().trim_end_matches('.');
+        match &self.kind {
+            Kind::Number { unit, range, default } => {
+                let (from, to) = range.clone().into_inner();
+                let span = if from == to { String::new() } else { format!("{from} to {to} ") };
+                format!("{help} [{span}{unit}; default: {default}]")
+            }
+            Kind::Address { default } | Kind::Only(default) | Kind::LogFilter { default } => {
+                format!("{help} [default: {default}]")
+            }
+            Kind::Switch => format!("{help} [default: false]"),
+        }
+    }
+}
+
+/// What may be typed for a setting, and what it is where nothing was.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Address {
+        default: &'static str,
+    },
+    Number {
+        unit: &'static str,
+        range: RangeInclusive<u64>,
+        default: Amount,
+    },
+    /// `true` or `false`; off unless given.
+    Switch,
+    /// The one value that is supported so far.
+    Only(&'static str),
+    LogFilter {
+        default: &'static str,
+    },
+}
+
+#[derive(Debug)]
+pub(crate) enum Amount {
+    Fixed(u64),
+    Cores,
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(n) => write!(f, "{n}"),
+            Self::Cores => f.write_str("number of cores"),
+        }
+    }
+}
+
+impl Kind {
+    pub(super) const fn number(unit: &'static str, range: RangeInclusive<u64>, default: u64) -> Self {
+        Self::Number { unit, range, default: Amount::Fixed(default) }
+    }
+
+    pub(super) const fn one_per_core(unit: &'static str, range: RangeInclusive<u64>) -> Self {
+        Self::Number { unit, range, default: Amount::Cores }
+    }
+
+    pub(super) fn default_value(&self) -> Value {
+        match self {
+            Self::Address { default } => {
+                Value::Address(parse_address(default).expect("the table's addresses are well formed"))
+            }
+            Self::Number { default: Amount::Fixed(n), .. } => Value::Number(*n),
+            Self::Number { range, default: Amount::Cores, .. } => {
+                let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
+                Value::Number(cores.clamp(*range.start(), *range.end()))
+            }
+            Self::Switch => Value::Switch(false),
+            Self::Only(default) | Self::LogFilter { default } => Value::Text((*default).to_owned()),
+        }
+    }
+
+    /// A value given as text, by a flag or a variable.
+    pub(super) fn parse(&self, typed: &str) -> Option<Value> {
+        match self {
+            Self::Address { .. } => parse_address(typed).map(Value::Address),
+            Self::Number { range, .. } => number_within(range, typed.parse().ok()?),
+            Self::Switch => typed.parse().ok().map(Value::Switch),
+            Self::Only(value) => (typed == *value).then(|| Value::Text(typed.to_owned())),
+            Self::LogFilter { .. } => is_log_filter(typed).then(|| Value::Text(typed.to_owned())),
+        }
+    }
+
+    /// A value given in the file, where it has a type.
+    pub(super) fn parse_toml(&self, value: &toml::Value) -> Option<Value> {
+        match (self, value) {
+            (Self::Number { range, .. }, toml::Value::Integer(n)) => {
+                number_within(range, u64::try_from(*n).ok()?)
+            }
+            (Self::Switch, toml::Value::Boolean(on)) => Some(Value::Switch(*on)),
+            (Self::Number { .. } | Self::Switch, _) => None,
+            (_, toml::Value::String(text)) => self.parse(text),
+            _ => None,
+        }
+    }
+
+    /// Completes "expected …".
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Address { .. } => "an IP address and a port such as `127.0.0.1:7117`".to_owned(),
+            Self::Number { range, .. } if range.start() == range.end() => {
+                format!("{}, the only value supported yet", range.start())
+            }
+            Self::Number { unit, range, .. } => {
+                format!("a whole number of {unit} from {} to {}", range.start(), range.end())
+            }
+            Self::Switch => "`true` or `false`".to_owned(),
+            Self::Only(value) => format!("`{value}`, the only value supported yet"),
+            Self::LogFilter { .. } => {
+                "a log filter such as `info` or `warn,gateway=debug`, its levels out of off, error, warn, \
+                 info, debug and trace"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+fn number_within(range: &RangeInclusive<u64>, n: u64) -> Option<Value> {
+    range.contains(&n).then_some(Value::Number(n))
+}
+
+fn parse_address(typed: &str) -> Option<SocketAddr> {
+    match typed.strip_prefix("localhost:") {
+        Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into()),
+        None => typed.parse().ok(),
+    }
+}
+
+/// `env_logger` itself skips what it can't read, which would leave the log silent. A word alone may
+/// be a module's name, so only what stands after a `=` must be a level.
+fn is_log_filter(typed: &str) -> bool {
+    let directives = typed.split('/').next().unwrap_or_default();
+    !typed.is_empty()
+        && !typed.contains(char::is_control)
+        && directives.split(',').all(|directive| match directive.split_once('=') {
+            Some((_, level)) => level.is_empty() || LevelFilter::from_str(level.trim()).is_ok(),
+            None => true,
+        })
+}
+
+/// A setting's value, checked against its kind. It is displayed as the file spells it.
+///
+/// A setting that is a secret gets a variant of its own here, displayed as a redaction, and a field
+/// type whose Debug is one.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Address(SocketAddr),
+    Number(u64),
+    Switch(bool),
+    Text(String),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "\"{address}\""),
+            Self::Number(n) => write!(f, "{n}"),
+            Self::Switch(on) => write!(f, "{on}"),
+            // JSON's escapes are TOML's too.
+            Self::Text(text) => f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?),
+        }
+    }
+}
+
+/// A type that a field of [`Config`](super::Config) can have.
+///
+/// A type that doesn't fit its setting's kind is a mistake in the table, and panics:
+/// `Config::default()` finds each.
+pub(super) trait Field {
+    fn from_value(value: Value) -> Self;
+}
+
+impl Field for SocketAddr {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Address(address) => address,
+            other => panic!("{other} is no address"),
+        }
+    }
+}
+
+impl Field for u64 {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Number(n) => n,
+            other => panic!("{other} is no number"),
+        }
+    }
+}
+
+impl Field for u32 {
+    fn from_value(value: Value) -> Self {
+        u64::from_value(value).try_into().expect("the table's range fits 32 bits")
+    }
+}
+
+impl Field for usize {
+    fn from_value(value: Value) -> Self {
+        u64::from_value(value).try_into().expect("the table's range fits a pointer's width")
+    }
+}
+
+impl Field for Duration {
+    fn from_value(value: Value) -> Self {
+        Duration::from_millis(u64::from_value(value))
+    }
+}
+
+impl Field for bool {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Switch(on) => on,
+            other => panic!("{other} is no switch"),
+        }
+    }
+}
+
+impl Field for String {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Text(text) => text,
+            other => panic!("{other} is no text"),
+        }
+    }
+}
+
+/// A path, or `none`.
+impl Field for Option<PathBuf> {
+    fn from_value(value: Value) -> Self {
+        let text = String::from_value(value);
+        (text != "none").then(|| text.into())
+    }
+}

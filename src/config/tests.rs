@@ -1,0 +1,364 @@
+use super::*;
+
+use std::time::Duration;
+
+const PATH: &str = "/etc/gateway.toml";
+
+/// What settings are loaded from in a test.
+#[derive(Default)]
+struct Given<'a> {
+    flags: &'a [(&'static str, &'a str)],
+    variables: &'a [(&'a str, &'a str)],
+    /// The text of `PATH`, given by `--config`.
+    file: Option<&'a str>,
+}
+
+impl Given<'_> {
+    fn load(&self) -> Result<Loaded, ConfigError> {
+        Config::load(Sources {
+            flags: self.flags.iter().map(|(name, typed)| (*name, (*typed).to_owned())).collect(),
+            file: self.file.map(|_| PATH.into()),
+            variables: self.variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            read_file: &|path| match self.file {
+                Some(text) if path == Path::new(PATH) => Ok(text.to_owned()),
+                _ => Err(io::ErrorKind::NotFound.into()),
+            },
+        })
+    }
+
+    #[track_caller]
+    fn loaded(&self) -> Loaded {
+        self.load().unwrap_or_else(|error| panic!("refused: {error}"))
+    }
+
+    #[track_caller]
+    fn error(&self) -> String {
+        let error = self.load().expect_err("was loaded").to_string();
+        assert!(!error.contains('\n'), "{error}");
+        error
+    }
+}
+
+fn flag<'a>(flags: &'a [(&'static str, &'a str)]) -> Given<'a> {
+    Given { flags, ..Given::default() }
+}
+
+fn variable<'a>(variables: &'a [(&'a str, &'a str)]) -> Given<'a> {
+    Given { variables, ..Given::default() }
+}
+
+fn file(text: &str) -> Given<'_> {
+    Given { file: Some(text), ..Given::default() }
+}
+
+#[test]
+fn the_defaults_are_the_protocols() {
+    let config = Config::default();
+    let expected = Config {
+        listen: "127.0.0.1:7117".parse().unwrap(),
+        expose_without_credentials: false,
+        workers: std::thread::available_parallelism().unwrap().get(),
+        shards: 1,
+        max_connections: 10_000,
+        max_sessions: 20_000,
+        max_unidentified: 1_000,
+        max_message_bytes: 1_048_576,
+        max_topic_bytes: 256,
+        max_depth: 128,
+        mailbox_messages: 65_536,
+        mailbox_bytes: 67_108_864,
+        mailbox_total_bytes: 1_073_741_824,
+        max_account_names: 20_000,
+        hold: Duration::from_millis(250),
+        identify_timeout: Duration::from_secs(10),
+        heartbeat: Duration::from_secs(5),
+        stuck: Duration::from_secs(30),
+        min_drain_bytes: 65_536,
+        resume_window: Duration::from_secs(30),
+        deadline: Duration::from_secs(10),
+        stop: Duration::from_secs(5),
+        max_unacked: 1_024,
+        identify_interval: Duration::ZERO,
+        max_concurrency: 1,
+        data_dir: None,
+        log: "info".to_owned(),
+    };
+    assert_eq!(config, expected);
+    assert_eq!(Given::default().loaded().config, expected);
+}
+
+#[test]
+fn every_default_is_a_value_that_may_be_given() {
+    let toml: toml::Table = toml::from_str(&Given::default().loaded().to_toml()).unwrap();
+    for setting in SETTINGS {
+        assert!(setting.kind.parse_toml(&toml[setting.name]).is_some(), "{}", setting.name);
+        assert!(setting.help().ends_with(']'), "{}", setting.help());
+    }
+    assert_eq!(toml.len(), SETTINGS.len(), "no name stands twice");
+}
+
+#[test]
+fn every_end_of_every_range_has_room_in_its_field() {
+    for setting in SETTINGS {
+        if let setting::Kind::Number { range, .. } = &setting.kind {
+            for end in [range.start(), range.end()] {
+                Config::from_values(|name| {
+                    if name == setting.name { Value::Number(*end) } else { find(name).kind.default_value() }
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_win_over_variables_and_variables_over_the_file() {
+    let given = Given {
+        flags: &[("hold_ms", "1")],
+        variables: &[("GATEWAY_HOLD_MS", "2"), ("GATEWAY_STOP_MS", "2"), ("PATH", "/bin")],
+        file: Some("hold_ms = 3\nstop_ms = 3\ndeadline_ms = 3\n"),
+    };
+    let Loaded { config, warnings, .. } = given.loaded();
+    let millis = [config.hold, config.stop, config.deadline, config.heartbeat].map(|time| time.as_millis());
+    assert_eq!(millis, [1, 2, 3, 5_000]);
+    assert_eq!(warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_file_may_be_named_by_a_variable_which_the_flag_wins_over() {
+    let load = |flag: Option<&str>| {
+        Config::load(Sources {
+            flags: BTreeMap::new(),
+            file: flag.map(PathBuf::from),
+            variables: vec![("GATEWAY_CONFIG".to_owned(), "variable.toml".to_owned())],
+            read_file: &|path| Ok(format!("shards = {}", if path == Path::new("flag.toml") { 7 } else { 8 })),
+        })
+        .map(|loaded| (loaded.config.shards, loaded.warnings))
+    };
+    assert_eq!(load(Some("flag.toml")), Ok((7, vec![])));
+    assert_eq!(load(None), Ok((8, vec![])));
+}
+
+#[test]
+fn what_config_prints_loads_as_the_same_settings() {
+    let given = Given {
+        flags: &[
+            ("listen", "[::]:0"),
+            ("expose_without_credentials", "true"),
+            ("log", "warn,gateway=debug/a\"b\\c # é"),
+        ],
+        variables: &[("GATEWAY_WORKERS", "3"), ("GATEWAY_ODD\n= 1", "")],
+        file: Some("mailbox_bytes = 0x200_0000\n"),
+    };
+    let loaded = given.loaded();
+    let printed = loaded.to_toml();
+    assert_eq!(file(&printed).loaded().config, loaded.config, "{printed}");
+    assert_eq!(printed.lines().count(), SETTINGS.len() + 1, "one line for each, and a warning\n{printed}");
+}
+
+#[test]
+fn config_prints_where_each_value_came_from() {
+    let given = Given {
+        flags: &[("hold_ms", "1")],
+        variables: &[("GATEWAY_LOG", "debug")],
+        file: Some("shards = 3"),
+    };
+    let printed = given.loaded().to_toml();
+    for (start, end) in [
+        ("hold_ms = 1 ", " # flag --hold-ms"),
+        ("log = \"debug\" ", " # variable GATEWAY_LOG"),
+        ("shards = 3 ", " # file /etc/gateway.toml"),
+        ("listen = \"127.0.0.1:7117\" ", " # default"),
+        ("data_dir = \"none\" ", " # default"),
+    ] {
+        let found = printed.lines().any(|line| line.starts_with(start) && line.ends_with(end));
+        assert!(found, "no `{start}…{end}` in\n{printed}");
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_with_what_was_expected_and_its_source() {
+    const HEARTBEAT: &str = "heartbeat_ms: expected a whole number of milliseconds from 100 to 3600000, got";
+    for wrong in ["abc", "99", "3600001", "-1", "5.5", "", " 500", "99999999999999999999"] {
+        assert_eq!(
+            variable(&[("GATEWAY_HEARTBEAT_MS", wrong)]).error(),
+            format!("{HEARTBEAT} `{wrong}` (variable GATEWAY_HEARTBEAT_MS)")
+        );
+    }
+    assert_eq!(
+        flag(&[("heartbeat_ms", "a\nb")]).error(),
+        format!("{HEARTBEAT} `a\u{fffd}b` (flag --heartbeat-ms)")
+    );
+    for (wrong, got) in [
+        ("\"5000\"", "the string `5000`"),
+        ("-5", "`-5`"),
+        ("5000.0", "`5000.0`"),
+        ("true", "`true`"),
+        ("[5000]", "a list"),
+        ("{ n = 1 }", "a table"),
+        ("2020-01-01", "a date or time"),
+    ] {
+        assert_eq!(
+            file(&format!("heartbeat_ms = {wrong}")).error(),
+            format!("{HEARTBEAT} {got} (file /etc/gateway.toml)")
+        );
+    }
+}
+
+#[test]
+fn a_wrong_value_is_named_even_where_another_wins_over_it() {
+    let given = Given { flags: &[("shards", "2")], file: Some("shards = 0"), ..Given::default() };
+    assert_eq!(
+        given.error(),
+        "shards: expected a whole number of shards from 1 to 65536, got `0` (file /etc/gateway.toml)"
+    );
+}
+
+#[test]
+fn what_is_not_supported_yet_is_said_so() {
+    assert_eq!(
+        flag(&[("data_dir", "/var/lib/gateway")]).error(),
+        "data_dir: expected `none`, the only value supported yet, got `/var/lib/gateway` (flag --data-dir)"
+    );
+    assert_eq!(
+        file("identify_interval_ms = 5500").error(),
+        "identify_interval_ms: expected 0, the only value supported yet, got `5500` (file \
+         /etc/gateway.toml)"
+    );
+    let config = file("identify_interval_ms = 0\ndata_dir = \"none\"").loaded().config;
+    assert_eq!(config, Config::default());
+}
+
+#[test]
+fn a_switch_is_true_or_false() {
+    const VARIABLE: &str = "GATEWAY_EXPOSE_WITHOUT_CREDENTIALS";
+    assert!(variable(&[(VARIABLE, "true")]).loaded().config.expose_without_credentials);
+    assert!(file("expose_without_credentials = true").loaded().config.expose_without_credentials);
+    assert_eq!(
+        variable(&[(VARIABLE, "1")]).error(),
+        "expose_without_credentials: expected `true` or `false`, got `1` (variable \
+         GATEWAY_EXPOSE_WITHOUT_CREDENTIALS)"
+    );
+    assert_eq!(
+        file("expose_without_credentials = \"true\"").error(),
+        "expose_without_credentials: expected `true` or `false`, got the string `true` (file \
+         /etc/gateway.toml)"
+    );
+}
+
+#[test]
+fn a_log_filter_must_be_one() {
+    for filter in ["info", "off", "warn,gateway=debug", "gateway::state=trace/shard", "actix_http", "a=,INFO"]
+    {
+        assert_eq!(flag(&[("log", filter)]).loaded().config.log, filter);
+    }
+    for wrong in ["", "gateway=loud", "info,a=b=c"] {
+        assert_eq!(
+            flag(&[("log", wrong)]).error(),
+            format!(
+                "log: expected a log filter such as `info` or `warn,gateway=debug`, its levels out of off, \
+                 error, warn, info, debug and trace, got `{wrong}` (flag --log)"
+            )
+        );
+    }
+    assert!(file("log = 3").error().ends_with("got `3` (file /etc/gateway.toml)"));
+}
+
+#[test]
+fn listen_takes_an_address_and_a_port_and_localhost() {
+    let listen = |typed: &str| flag(&[("listen", typed)]).loaded().config.listen.to_string();
+    assert_eq!(listen("127.0.0.1:0"), "127.0.0.1:0");
+    assert_eq!(listen("localhost:7118"), "127.0.0.1:7118");
+    assert_eq!(listen("[::1]:7117"), "[::1]:7117");
+    assert_eq!(listen("127.1.2.3:7117"), "127.1.2.3:7117");
+    for wrong in ["7117", ":7117", "127.0.0.1", "example.org:7117", "localhost", "localhost:70000", ""] {
+        assert_eq!(
+            flag(&[("listen", wrong)]).error(),
+            format!(
+                "listen: expected an IP address and a port such as `127.0.0.1:7117`, got `{wrong}` (flag \
+                 --listen)"
+            )
+        );
+    }
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_unless_asked_for() {
+    assert_eq!(
+        variable(&[("GATEWAY_LISTEN", "0.0.0.0:7117")]).error(),
+        "listen: other machines can reach 0.0.0.0:7117, and there are no credentials yet: anyone who can \
+         reach the port would be able to use the gateway; expected a loopback address such as 127.0.0.1, or \
+         --expose-without-credentials to accept that (variable GATEWAY_LISTEN)"
+    );
+    for reachable in ["10.0.0.1:7117", "[::]:7117", "[::ffff:10.0.0.1]:7117"] {
+        assert!(flag(&[("listen", reachable)]).error().contains("no credentials yet"), "{reachable}");
+        let exposed = [("listen", reachable), ("expose_without_credentials", "true")];
+        assert_eq!(flag(&exposed).loaded().config.listen.to_string(), reachable);
+    }
+    flag(&[("listen", "[::ffff:127.0.0.1]:7117")]).loaded();
+}
+
+#[test]
+fn a_mailbox_holds_at_least_one_message_and_all_together_at_least_one_mailbox() {
+    assert_eq!(
+        flag(&[("mailbox_bytes", "1048575")]).error(),
+        "mailbox_bytes: expected at least max_message_bytes (1048576, default), got 1048575 (flag \
+         --mailbox-bytes)"
+    );
+    assert_eq!(
+        file("mailbox_total_bytes = 67108863").error(),
+        "mailbox_total_bytes: expected at least mailbox_bytes (67108864, default), got 67108863 (file \
+         /etc/gateway.toml)"
+    );
+    flag(&[("mailbox_bytes", "1048576"), ("mailbox_total_bytes", "1048576")]).loaded();
+}
+
+#[test]
+fn an_unknown_key_in_the_file_is_an_error_with_the_nearest_name() {
+    for (typed, meant) in [
+        ("heartbeet_ms", "heartbeat_ms"),
+        ("heartbeat-ms", "heartbeat_ms"),
+        ("Listen", "listen"),
+        ("logs", "log"),
+    ] {
+        assert_eq!(
+            file(&format!("{typed} = 1")).error(),
+            format!("unknown setting `{typed}` (file /etc/gateway.toml); did you mean `{meant}`?")
+        );
+    }
+    assert_eq!(file("[colours]\nred = 1").error(), "unknown setting `colours` (file /etc/gateway.toml)");
+}
+
+#[test]
+fn an_unknown_variable_with_our_prefix_is_a_warning() {
+    let given = variable(&[
+        ("GATEWAY_HEARTBEET_MS", "1"),
+        ("GATEWAY_PORT_7117_TCP", "tcp://10.0.0.1:7117"),
+        ("OTHER", "1"),
+    ]);
+    let loaded = given.loaded();
+    assert_eq!(loaded.config, Config::default());
+    assert_eq!(
+        loaded.warnings,
+        [
+            "unknown variable GATEWAY_HEARTBEET_MS is ignored; did you mean `GATEWAY_HEARTBEAT_MS`?",
+            "unknown variable GATEWAY_PORT_7117_TCP is ignored"
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_who_named_it() {
+    let missing = variable(&[("GATEWAY_CONFIG", "/nowhere.toml")]);
+    assert_eq!(
+        missing.error(),
+        "cannot read the settings file `/nowhere.toml`: entity not found (variable GATEWAY_CONFIG)"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_the_line() {
+    let error = file("shards = 1\nhold_ms = = 2\n").error();
+    assert!(error.starts_with("file /etc/gateway.toml, line 2: not a TOML file: "), "{error}");
+    let error = file("shards = 1\nshards = 2\n").error();
+    assert!(error.starts_with("file /etc/gateway.toml, line 2: not a TOML file: "), "{error}");
+}
