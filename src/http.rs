@@ -1,0 +1,94 @@
+//! What the gateway answers over HTTP: the WebSocket's handshake, IDENTIFY by POST, the operators'
+//! API, health and metrics.
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | [`guard`] | nothing: it refuses what a web page could have sent, before anything else |
+//! | [`identify`] | `POST /gateway` |
+//! | [`services`] | `/api/v1/services` |
+//! | [`accounting`] | `/api/v1/accounting` |
+//! | [`health`] | `/healthz`, `/readyz`, `/metrics` |
+//! | [`body`] | nothing: it reads bodies, and writes errors |
+
+mod accounting;
+mod body;
+pub(crate) mod guard;
+mod health;
+mod identify;
+mod services;
+
+use actix_web::http::Method;
+use actix_web::http::header::ALLOW;
+use actix_web::web::{Data, Payload, Query, ServiceConfig, get, post, resource, to};
+use actix_web::{HttpRequest, HttpResponse};
+
+use self::body::error;
+use crate::networker::websocket::{self, Entrance, Opening};
+
+/// What `GET /` says.
+const INDEX: &str = "gateway: a message broker for the services of a distributed bot
+
+GET  /gateway                           the WebSocket
+POST /gateway                           IDENTIFY by HTTP, answered with a ticket
+GET  /api/v1/services                   every service
+GET  /api/v1/services/{name}            one service
+POST /api/v1/services/{name}/shutdown   send it SHUTDOWN: {\"reason\", \"deadline_ms\"}
+POST /api/v1/services/{name}/reboot     send it REBOOT: {\"reason\", \"deadline_ms\"}
+GET  /api/v1/accounting                 what became of every message
+GET  /metrics                           counters, for Prometheus
+GET  /healthz, /readyz                  whether it serves, and takes services
+";
+
+/// Every route.
+pub(crate) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(
+            resource("/gateway")
+                .route(get().to(socket))
+                .route(post().to(identify::post))
+                .default_service(to(|| wrong_method(&[Method::GET, Method::POST]))),
+        )
+        .service(only_get("/").route(get().to(|| async { INDEX })))
+        .service(only_get("/healthz").route(get().to(health::healthz)))
+        .service(only_get("/readyz").route(get().to(health::readyz)))
+        .service(only_get("/metrics").route(get().to(health::metrics)))
+        .service(only_get("/api/v1/accounting").route(get().to(accounting::accounting)))
+        .service(only_get("/api/v1/services").route(get().to(services::list)))
+        .service(only_get("/api/v1/services/{name}").route(get().to(services::one)))
+        .service(only_post("/api/v1/services/{name}/shutdown").route(post().to(services::shutdown)))
+        .service(only_post("/api/v1/services/{name}/reboot").route(post().to(services::reboot)))
+        .default_service(to(not_found));
+}
+
+fn only_get(path: &str) -> actix_web::Resource {
+    resource(path).default_service(to(|| wrong_method(&[Method::GET])))
+}
+
+fn only_post(path: &str) -> actix_web::Resource {
+    resource(path).default_service(to(|| wrong_method(&[Method::POST])))
+}
+
+async fn socket(
+    request: HttpRequest,
+    payload: Payload,
+    query: Query<Opening>,
+    entrance: Data<Entrance>,
+) -> HttpResponse {
+    websocket::open(&request, payload, query, entrance).unwrap_or_else(|refused| {
+        error(400, "websocket_expected", &format!("GET /gateway opens a WebSocket (RFC 6455): {refused}"))
+    })
+}
+
+async fn not_found() -> HttpResponse {
+    error(404, "not_found", "nothing is here; GET / lists what there is")
+}
+
+fn wrong_method(allowed: &'static [Method]) -> std::future::Ready<HttpResponse> {
+    let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    let allowed = allowed.join(", ");
+    let mut response = error(405, "method_not_allowed", &format!("allowed here: {allowed}"));
+    if let Ok(value) = allowed.parse() {
+        response.headers_mut().insert(ALLOW, value);
+    }
+    std::future::ready(response)
+}

@@ -1,0 +1,88 @@
+//! Health, readiness and metrics.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::web::Data;
+
+use super::body::error;
+use super::services::word;
+use crate::actors::gateway::{ListServices, ReportShards, ServiceState};
+use crate::metrics::{Exposition, Kind};
+use crate::networker::websocket::Entrance;
+
+/// How long the gateway actor may take to answer before it is not ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// It serves, or this would not be answered.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether it takes services.
+pub(super) async fn readyz(entrance: Data<Entrance>) -> HttpResponse {
+    if entrance.routes.is_draining() {
+        return error(503, "draining", "the gateway is stopping");
+    }
+    match tokio::time::timeout(READY_TIMEOUT, entrance.gateway.send(ListServices)).await {
+        Ok(Ok(_)) => HttpResponse::Ok().body("ok\n"),
+        _ => error(503, "not_ready", "the gateway's registry does not answer"),
+    }
+}
+
+/// Everything that is counted, in Prometheus's text format.
+pub(super) async fn metrics(entrance: Data<Entrance>) -> HttpResponse {
+    let mut exposition = Exposition::default();
+    exposition.accounts(&entrance.routes.shared().accounts.snapshot());
+    entrance_metrics(&mut exposition, &entrance);
+    if let Ok(services) = entrance.gateway.send(ListServices).await {
+        let states = [ServiceState::Up, ServiceState::Away, ServiceState::Stopping]
+            .map(|state| (word(state), services.iter().filter(|view| view.state == state).count() as u64));
+        exposition.by_label("gateway_sessions", Kind::Gauge, "Sessions by state.", "state", states);
+    }
+    if let Ok(Some(report)) = entrance.gateway.send(ReportShards).await {
+        let leased = report.shards.iter().filter(|shard| shard.holder.is_some()).count();
+        let states = [("leased", leased as u64), ("free", (report.shards.len() - leased) as u64)];
+        exposition.by_label("gateway_shards", Kind::Gauge, "Shard ids by state.", "state", states);
+        let waiting = report.waiting as u64;
+        exposition.one(
+            "gateway_shard_requests_waiting",
+            Kind::Gauge,
+            "Requests that wait for a shard id.",
+            waiting,
+        );
+    }
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(exposition.into_text())
+}
+
+fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
+    let shared = entrance.routes.shared();
+    let connections = entrance.connections().now();
+    exposition.one(
+        "gateway_connections",
+        Kind::Gauge,
+        "WebSocket connections, identified or not.",
+        connections,
+    );
+    let held = shared.total.held();
+    exposition.one("gateway_mailbox_bytes", Kind::Gauge, "Bytes reserved in all mailboxes together.", held);
+    let errors = shared.errors.iter().map(|(code, count)| (code.as_str(), count));
+    exposition.by_label("gateway_errors_sent_total", Kind::Counter, "ERRORs sent, by code.", "code", errors);
+    let closes = shared.closes.by_code().into_iter().map(|(code, count)| (code.to_string(), count));
+    exposition.by_label(
+        "gateway_closes_total",
+        Kind::Counter,
+        "Connections closed, by code.",
+        "code",
+        closes,
+    );
+    let panics = shared.panics.iter().map(|(part, count)| (part.as_str(), count));
+    exposition.by_label("gateway_panics_total", Kind::Counter, "Panics caught, by where.", "part", panics);
+    exposition.by_label(
+        "gateway_build_info",
+        Kind::Gauge,
+        "The gateway's version.",
+        "version",
+        [(env!("CARGO_PKG_VERSION"), 1)],
+    );
+}

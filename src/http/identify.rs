@@ -1,0 +1,67 @@
+//! `POST /gateway`: a service asks by HTTP whether it would be accepted, and gets a ticket.
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::ContentType;
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::body::{error, json_body};
+use crate::actors::gateway::PostIdentify;
+use crate::networker::websocket::Entrance;
+use crate::protocol::envelope::Route;
+use crate::protocol::error::RejectCode;
+use crate::protocol::name::Name;
+use crate::protocol::op::{self, GatewayOp, Reject, ServiceOp};
+use crate::protocol::scan::{Limits, scan};
+
+pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<Entrance>) -> HttpResponse {
+    let body = match json_body(&request, payload).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let Some(address) = request.peer_addr().map(|address| address.ip()) else {
+        return error(400, "no_address", "the connection has no address");
+    };
+    let limits = Limits { max_depth: entrance.config.max_depth };
+    let (name, identify) = match parse(&body, limits) {
+        Ok(parsed) => parsed,
+        Err(reject) => return answer(&GatewayOp::Reject(reject)),
+    };
+    match entrance.gateway.send(PostIdentify { name, identify, address }).await {
+        Ok(Ok(accept)) => answer(&GatewayOp::Accept(accept)),
+        Ok(Err(reject)) => answer(&GatewayOp::Reject(reject)),
+        Err(_) => error(503, "unavailable", "the gateway is restarting a part of itself; try again"),
+    }
+}
+
+fn parse(body: &[u8], limits: Limits) -> Result<(Name, op::Identify), Reject> {
+    let text = std::str::from_utf8(body).map_err(|_| malformed("the body must be UTF-8"))?;
+    let envelope = scan(text, limits).map_err(|reason| malformed(reason.to_string()))?;
+    if envelope.route() != Route::Op {
+        return Err(malformed("the body must be an IDENTIFY message: topic gateway:opcode, d.opcode 0"));
+    }
+    let identify = match ServiceOp::parse(envelope.data()) {
+        Ok(ServiceOp::Identify(identify)) => identify,
+        Ok(_) => return Err(malformed("`d.opcode` must be 0, IDENTIFY")),
+        Err(error) => return Err(malformed(error.message)),
+    };
+    let name = Name::new(&envelope.source().decode()).map_err(|invalid| Reject {
+        code: RejectCode::InvalidName,
+        message: format!("`s`: {invalid}"),
+        retry_after_ms: None,
+    })?;
+    Ok((name, identify))
+}
+
+fn malformed(message: impl Into<String>) -> Reject {
+    Reject { code: RejectCode::Malformed, message: message.into(), retry_after_ms: None }
+}
+
+fn answer(op: &GatewayOp) -> HttpResponse {
+    let status = match op {
+        GatewayOp::Reject(reject) => reject.code.http_status(),
+        _ => 200,
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    HttpResponse::build(status).content_type(ContentType::json()).body(op.to_json())
+}
