@@ -1,0 +1,107 @@
+//! The program: parse, run, exit code; nothing else.
+
+use std::fmt::Display;
+use std::io;
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use gateway::bench::{self, PairsOptions};
+use gateway::cli::{self, BenchPairs, Command};
+use gateway::config::Loaded;
+use gateway::server;
+use log::LevelFilter;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Exit code of whatever a user can mend: a wrong setting, a busy port.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse_process() {
+        Ok(Command::Serve(loaded)) => serve(*loaded),
+        Ok(Command::PrintConfig(text)) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Command::BenchPairs(typed)) => bench_pairs(typed),
+        Err(stop) => stop.exit(),
+    }
+}
+
+fn bench_pairs(typed: BenchPairs) -> ExitCode {
+    let BenchPairs { url, pairs, size, seconds, window, pid } = typed;
+    let options = PairsOptions {
+        url,
+        pairs: pairs as usize,
+        size,
+        seconds: Duration::from_secs(seconds).as_secs_f64(),
+        window: window.into(),
+        pid,
+    };
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(bench::pairs(options)) {
+        Ok(report) => {
+            println!("{report}");
+            if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn Display) -> ExitCode {
+    eprintln!("gateway: {error}");
+    ExitCode::FAILURE
+}
+
+fn serve(loaded: Loaded) -> ExitCode {
+    env_logger::Builder::new()
+        // The server's own steps say nothing that ours do not.
+        .filter_module("actix_server", LevelFilter::Warn)
+        .parse_filters(&loaded.config.log)
+        .init();
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    let address = loaded.config.listen;
+    let listener = match TcpListener::bind(address) {
+        Ok(listener) => listener,
+        Err(error) => {
+            eprintln!("gateway: listen: cannot listen on {address}: {error} (--listen chooses another)");
+            return ExitCode::from(USAGE);
+        }
+    };
+    match actix_rt::System::new().block_on(server::run(loaded.config, listener, stop_signal())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once.
+async fn stop_signal() {
+    let signals = || Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
+    let (mut terminate, mut interrupt) = match signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::error!("signals cannot be caught: {error}");
+            return std::future::pending().await;
+        }
+    };
+    let mut next = async move || {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
+    };
+    // Awaited outside the macros: a level that is not logged evaluates nothing.
+    let first = next().await;
+    log::info!("{first} came");
+    actix_rt::spawn(async move {
+        let second = next().await;
+        log::warn!("{second} came again: ending at once");
+        std::process::exit(1);
+    });
+}
