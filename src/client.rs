@@ -1,0 +1,645 @@
+//! An async client of the gateway: one service, one WebSocket.
+//!
+//! For the integration tests and `gateway bench`, and good enough to write a service with. Each
+//! method does one thing of the protocol; [`Client::next`] hands over what came, and must be
+//! called all the time: that is also where the gateway's pings are answered.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), gateway::client::ClientError> {
+//! use gateway::client::{Client, Event, Identify};
+//!
+//! let (mut client, accepted) =
+//!     Client::connect("ws://127.0.0.1:7117/gateway", &Identify::named("backend")).await?;
+//! println!("connected as {}", accepted.service);
+//! client.send("shard-3", "cache:evict", &["81384788765712384"]).await?;
+//! while let Some(event) = client.next().await? {
+//!     match event {
+//!         Event::Message(message) => println!("{} says {}", message.source, message.data),
+//!         Event::Op(op) => println!("op {}: {}", op.opcode, op.data),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Left out, for the caller to add: reconnecting (an error's code says whether to), time-outs
+//! (`tokio::time::timeout` around any call), TLS.
+
+use std::fmt;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message as Frame};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+use crate::protocol::close::LEAVES_FOR_GOOD;
+use crate::protocol::error::ErrorCode;
+use crate::protocol::op::Opcode;
+use crate::protocol::{GATEWAY_NAME, HEARTBEAT_PREFIX, OPCODE_TOPIC, PROXY_PREFIX};
+
+/// The largest message that is read. Far above `max_message_bytes`, which may be raised.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A connected service. Taken apart by [`Client::split`] where one task sends and another reads.
+#[derive(Debug)]
+pub struct Client {
+    sender: Sender,
+    receiver: Receiver,
+}
+
+/// The half that speaks.
+pub struct Sender {
+    name: String,
+    sink: SplitSink<Socket, Frame>,
+}
+
+/// The half that listens.
+pub struct Receiver {
+    stream: SplitStream<Socket>,
+}
+
+/// What a service says of itself: `s` and `d` of IDENTIFY.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Identify {
+    /// The name that it claims: `s`.
+    #[serde(skip)]
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// From an earlier ACCEPT: takes the place of that connection, should it still live.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Secret>,
+    /// Number each delivery until it is acknowledged.
+    pub ack: bool,
+    /// Answer each accepted message that has an `n` with RECEIPT.
+    pub receipts: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Text that must not stand in a log: its Debug does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+/// `d` of ACCEPT.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Accepted {
+    pub service: String,
+    pub session: Secret,
+    /// Whether this is a session that had been there before, with its mailbox and its shards.
+    pub resumed: bool,
+    pub heartbeat_ms: u64,
+    pub resume_window_ms: u64,
+    pub max_message_bytes: u64,
+    pub shards: Vec<u32>,
+    pub version: u32,
+}
+
+/// `d` of REJECT.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Rejected {
+    /// A word of [`RejectCode`](crate::protocol::error::RejectCode).
+    pub code: String,
+    pub message: String,
+    pub retry_after_ms: Option<u64>,
+}
+
+/// `d` of ERROR.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Refused {
+    /// A word of [`ErrorCode`].
+    pub code: String,
+    pub message: String,
+    /// The topic of the refused message, JSON as it was sent.
+    pub t: Option<Box<RawValue>>,
+    /// Its `n`, JSON as it was sent.
+    pub n: Option<Box<RawValue>>,
+    pub target: Option<String>,
+}
+
+/// `d` of `SHARD_ACCEPT`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Lease {
+    pub shard_id: u32,
+    pub shard_count: u32,
+    pub epoch: u64,
+    pub max_concurrency: u32,
+    /// What the id's last holder deposited.
+    pub resume: Option<Box<RawValue>>,
+}
+
+/// Something that came.
+#[derive(Debug, Clone)]
+pub enum Event {
+    Message(Message),
+    Op(Op),
+}
+
+/// A message that another service sent.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub source: String,
+    pub topic: String,
+    /// `d`, byte for byte as its sender wrote it; `null` where there was none.
+    pub data: Box<RawValue>,
+    /// The sender's own id for the message.
+    pub n: Option<Box<RawValue>>,
+    /// The delivery number, where the service acknowledges.
+    pub i: Option<u64>,
+}
+
+/// What the gateway itself says.
+#[derive(Debug, Clone)]
+pub struct Op {
+    pub opcode: u64,
+    /// All of `d`, the opcode included.
+    pub data: Box<RawValue>,
+}
+
+/// A connection could not be made, or is over; only [`ClientError::Unreadable`] and
+/// [`ClientError::Data`] leave it usable.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("no WebSocket at {url}: {reason}")]
+    Unreachable { url: String, reason: Box<tungstenite::Error> },
+    #[error("the gateway rejected the service: {} ({})", .0.message, .0.code)]
+    Rejected(Rejected),
+    /// The codes are listed in [`Close`](crate::protocol::close::Close).
+    #[error("the gateway closed the connection: {code} {reason}")]
+    Closed { code: u16, reason: String },
+    #[error("the connection ended without a close frame: {0}")]
+    Broken(Box<tungstenite::Error>),
+    #[error("expected a message of the protocol, got {text}: {reason}")]
+    Unreadable { text: String, reason: String },
+    #[error("the data cannot be written as JSON: {0}")]
+    Data(serde_json::Error),
+}
+
+impl Client {
+    /// Opens a WebSocket and identifies. `url` is like `ws://127.0.0.1:7117/gateway`.
+    pub async fn connect(url: &str, identify: &Identify) -> Result<(Self, Accepted), ClientError> {
+        let mut client = Self::open(url, &identify.name).await?;
+        client.identify(identify).await?;
+        let accepted = client.accepted().await?;
+        Ok((client, accepted))
+    }
+
+    /// Opens a WebSocket and says nothing: for a URL with a ticket, and for tests.
+    pub async fn open(url: &str, name: &str) -> Result<Self, ClientError> {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_MESSAGE_BYTES))
+            .max_frame_size(Some(MAX_MESSAGE_BYTES));
+        let without_delay = true;
+        let (socket, _) = connect_async_with_config(url, Some(config), without_delay)
+            .await
+            .map_err(|error| ClientError::Unreachable { url: url.to_owned(), reason: Box::new(error) })?;
+        let (sink, stream) = socket.split();
+        Ok(Self { sender: Sender { name: name.to_owned(), sink }, receiver: Receiver { stream } })
+    }
+
+    /// Sends IDENTIFY.
+    pub async fn identify(&mut self, identify: &Identify) -> Result<(), ClientError> {
+        self.sender.op(Opcode::Identify, identify).await
+    }
+
+    /// Waits for ACCEPT. REJECT, and a close before either, are errors.
+    pub async fn accepted(&mut self) -> Result<Accepted, ClientError> {
+        match self.receiver.next().await? {
+            Some(Event::Op(op)) if op.is(Opcode::Accept) => op.read(),
+            Some(Event::Op(op)) if op.is(Opcode::Reject) => Err(ClientError::Rejected(op.read()?)),
+            Some(other) => Err(unreadable(&format!("{other:?}"), "it came before ACCEPT")),
+            None => Err(ClientError::Closed { code: 1000, reason: "before ACCEPT".to_owned() }),
+        }
+    }
+
+    /// See [`Sender::send`].
+    pub async fn send(
+        &mut self,
+        target: &str,
+        topic: &str,
+        data: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        self.sender.send(target, topic, data).await
+    }
+
+    /// See [`Sender::send_with_nonce`].
+    pub async fn send_with_nonce(
+        &mut self,
+        target: &str,
+        topic: &str,
+        nonce: u64,
+        data: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        self.sender.send_with_nonce(target, topic, nonce, data).await
+    }
+
+    /// See [`Sender::send_raw`].
+    pub async fn send_raw(&mut self, text: String) -> Result<(), ClientError> {
+        self.sender.send_raw(text).await
+    }
+
+    /// See [`Sender::heartbeat`].
+    pub async fn heartbeat(&mut self) -> Result<(), ClientError> {
+        self.sender.heartbeat().await
+    }
+
+    /// See [`Sender::shard_connect`].
+    pub async fn shard_connect(&mut self) -> Result<(), ClientError> {
+        self.sender.shard_connect().await
+    }
+
+    /// See [`Sender::shard_death`].
+    pub async fn shard_death(
+        &mut self,
+        shard_id: Option<u32>,
+        close_code: Option<u16>,
+    ) -> Result<(), ClientError> {
+        self.sender.shard_death(shard_id, close_code).await
+    }
+
+    /// See [`Receiver::next`].
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        self.receiver.next().await
+    }
+
+    /// See [`Receiver::next_text`].
+    pub async fn next_text(&mut self) -> Result<Option<String>, ClientError> {
+        self.receiver.next_text().await
+    }
+
+    /// See [`Sender::close`].
+    pub async fn close(&mut self, code: u16) -> Result<(), ClientError> {
+        self.sender.close(code).await
+    }
+
+    /// Parts that can work in different tasks.
+    pub fn split(self) -> (Sender, Receiver) {
+        (self.sender, self.receiver)
+    }
+}
+
+impl Sender {
+    /// Sends a message to `target`: a service's name, `shard/<id>` or `guild/<snowflake>`.
+    pub async fn send(
+        &mut self,
+        target: &str,
+        topic: &str,
+        data: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        self.message(&format!("{PROXY_PREFIX}{target}:{topic}"), None, data).await
+    }
+
+    /// Sends a message that RECEIPT and ERROR will name by `nonce`.
+    pub async fn send_with_nonce(
+        &mut self,
+        target: &str,
+        topic: &str,
+        nonce: u64,
+        data: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        self.message(&format!("{PROXY_PREFIX}{target}:{topic}"), Some(nonce), data).await
+    }
+
+    /// Sends a whole text message as it is.
+    pub async fn send_raw(&mut self, text: String) -> Result<(), ClientError> {
+        self.sink.send(Frame::text(text)).await.map_err(broken)
+    }
+
+    /// Like [`send_raw`](Self::send_raw), but may keep it in memory until [`flush`](Self::flush):
+    /// many small messages then leave in one write.
+    pub async fn feed_raw(&mut self, text: String) -> Result<(), ClientError> {
+        self.sink.feed(Frame::text(text)).await.map_err(broken)
+    }
+
+    /// Sends what was fed.
+    pub async fn flush(&mut self) -> Result<(), ClientError> {
+        self.sink.flush().await.map_err(broken)
+    }
+
+    /// Says that the service lives. Not needed while [`Receiver::next`] answers pings.
+    pub async fn heartbeat(&mut self) -> Result<(), ClientError> {
+        self.message(&format!("{HEARTBEAT_PREFIX}{}", self.name), None, &()).await
+    }
+
+    /// Asks for any shard id. The answer is `SHARD_ACCEPT`, see [`Lease`].
+    pub async fn shard_connect(&mut self) -> Result<(), ClientError> {
+        self.op(Opcode::ShardConnect, &json!({})).await
+    }
+
+    /// Asks for a given shard id. With `identify` false the shard needs no permit to IDENTIFY.
+    pub async fn shard_claim(
+        &mut self,
+        shard_id: u32,
+        shard_count: u32,
+        identify: bool,
+    ) -> Result<(), ClientError> {
+        let fields = json!({ "shard_id": shard_id, "shard_count": shard_count, "identify": identify });
+        self.op(Opcode::ShardConnect, &fields).await
+    }
+
+    /// Gives a shard id back. `None` will do for a service that holds exactly one; `close_code`
+    /// is Discord's.
+    pub async fn shard_death(
+        &mut self,
+        shard_id: Option<u32>,
+        close_code: Option<u16>,
+    ) -> Result<(), ClientError> {
+        self.op(Opcode::ShardDeath, &json!({ "shard_id": shard_id, "close_code": close_code })).await
+    }
+
+    /// Sends any op: `fields` are those of `d` beside the opcode.
+    pub async fn op(&mut self, opcode: Opcode, fields: &impl Serialize) -> Result<(), ClientError> {
+        #[derive(Serialize)]
+        struct Data<'a, T> {
+            opcode: u8,
+            #[serde(flatten)]
+            fields: &'a T,
+        }
+        self.message(OPCODE_TOPIC, None, &Data { opcode: opcode as u8, fields }).await
+    }
+
+    /// Starts to close. Read on until [`Receiver::next`] returns `None`, so that the other side
+    /// gets the frame.
+    pub async fn close(&mut self, code: u16) -> Result<(), ClientError> {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.sink.send(Frame::Close(Some(frame))).await.map_err(broken)
+    }
+
+    async fn message(
+        &mut self,
+        topic: &str,
+        nonce: Option<u64>,
+        data: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        #[derive(Serialize)]
+        struct Envelope<'a, T> {
+            s: &'a str,
+            t: &'a str,
+            d: &'a T,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            n: Option<u64>,
+        }
+        let envelope = Envelope { s: &self.name, t: topic, d: data, n: nonce };
+        let text = serde_json::to_string(&envelope).map_err(ClientError::Data)?;
+        self.send_raw(text).await
+    }
+}
+
+impl Receiver {
+    /// Waits for the next message or op. `None`: the service itself had closed (1000, 1001 or
+    /// 4000). May be dropped while it waits; nothing is lost by that.
+    pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        self.next_text().await?.map(|text| Event::parse(&text)).transpose()
+    }
+
+    /// Like [`next`](Self::next), but hands over the text.
+    pub async fn next_text(&mut self) -> Result<Option<String>, ClientError> {
+        loop {
+            match self.stream.next().await {
+                Some(Ok(Frame::Text(text))) => return Ok(Some(text.as_str().to_owned())),
+                Some(Ok(Frame::Close(frame))) => return ended(frame),
+                Some(Ok(_)) => {}
+                Some(Err(tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed))
+                | None => return Ok(None),
+                Some(Err(error)) => return Err(broken(error)),
+            }
+        }
+    }
+}
+
+impl Identify {
+    /// IDENTIFY with nothing but the name.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+}
+
+impl Event {
+    /// Reads one message. An op is the gateway's only if the gateway is its source: the topic
+    /// alone can come from any service.
+    pub fn parse(text: &str) -> Result<Self, ClientError> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            s: String,
+            t: String,
+            #[serde(default)]
+            d: Option<Box<RawValue>>,
+            n: Option<Box<RawValue>>,
+            i: Option<u64>,
+        }
+        let envelope: Envelope =
+            serde_json::from_str(text).map_err(|error| unreadable(text, &error.to_string()))?;
+        let data = envelope.d.unwrap_or_else(|| RawValue::NULL.to_owned());
+        if envelope.s == GATEWAY_NAME && envelope.t == OPCODE_TOPIC {
+            return Op::parse(data).map(Self::Op);
+        }
+        let Envelope { s: source, t: topic, n, i, .. } = envelope;
+        Ok(Self::Message(Message { source, topic, data, n, i }))
+    }
+}
+
+impl Op {
+    fn parse(data: Box<RawValue>) -> Result<Self, ClientError> {
+        #[derive(Deserialize)]
+        struct Number {
+            opcode: u64,
+        }
+        let number: Number = read(&data)?;
+        Ok(Self { opcode: number.opcode, data })
+    }
+
+    /// Whether it is that one.
+    pub fn is(&self, opcode: Opcode) -> bool {
+        self.opcode == opcode as u64
+    }
+
+    /// `d` as a type: [`Accepted`], [`Refused`], [`Lease`], [`serde_json::Value`] or your own.
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ClientError> {
+        read(&self.data)
+    }
+}
+
+impl Refused {
+    /// Whether it was for that reason.
+    pub fn is(&self, code: ErrorCode) -> bool {
+        self.code == code.as_str()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Sender").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Receiver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T, ClientError> {
+    serde_json::from_str(data.get()).map_err(|error| unreadable(data.get(), &error.to_string()))
+}
+
+/// What a close frame means to the service. Its own close is answered with its own code.
+fn ended(frame: Option<CloseFrame>) -> Result<Option<String>, ClientError> {
+    let (code, reason) =
+        frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+    match code {
+        1000 | 1001 | LEAVES_FOR_GOOD => Ok(None),
+        _ => Err(ClientError::Closed { code, reason }),
+    }
+}
+
+fn broken(error: tungstenite::Error) -> ClientError {
+    ClientError::Broken(Box::new(error))
+}
+
+fn unreadable(text: &str, reason: &str) -> ClientError {
+    ClientError::Unreadable { text: format!("{text:.256}"), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+    use tokio::net::TcpListener;
+
+    const ACCEPT: &str = r#"{"s":"gateway","t":"gateway:opcode","d":{"opcode":1,"service":"a","session":"x",
+        "resumed":false,"heartbeat_ms":5000,"resume_window_ms":30000,"max_message_bytes":1048576,
+        "shards":[3],"version":1,"to_come":7}}"#;
+
+    /// A gateway for one connection: says `answers` after the first message, closes, and tells
+    /// all that came.
+    async fn fake(
+        answers: Vec<Frame>,
+    ) -> Result<(SocketAddr, tokio::task::JoinHandle<Vec<String>>), std::io::Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let heard = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let mut socket = tokio_tungstenite::accept_async(stream).await.expect("a handshake");
+            let mut heard = vec![];
+            while let Some(Ok(frame)) = socket.next().await {
+                heard.push(frame.to_string());
+                if heard.len() == 1 {
+                    for answer in answers.clone() {
+                        socket.send(answer).await.expect("an answer goes out");
+                    }
+                }
+            }
+            heard
+        });
+        Ok((address, heard))
+    }
+
+    async fn connect(answers: Vec<Frame>) -> Result<(Client, Accepted), ClientError> {
+        let (address, _) = fake(answers).await.expect("a listener");
+        Client::connect(&format!("ws://{address}/gateway"), &Identify::named("a")).await
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_is_what_the_protocol_says() {
+        let (address, heard) = fake(vec![Frame::text(ACCEPT)]).await.expect("a listener");
+        let identify = Identify { receipts: true, group: Some("g".to_owned()), ..Identify::named("a") };
+        let (mut client, accepted) =
+            Client::connect(&format!("ws://{address}/gateway"), &identify).await.expect("ACCEPT");
+        assert_eq!((accepted.service.as_str(), accepted.shards.as_slice()), ("a", [3].as_slice()));
+        client.send("b", "x:\"y", &json!({"k": 1})).await.expect("sent");
+        client.send_with_nonce("shard/3", "x", 7, &()).await.expect("sent");
+        client.heartbeat().await.expect("sent");
+        client.shard_connect().await.expect("sent");
+        client.shard_death(None, Some(4004)).await.expect("sent");
+        client.close(1000).await.expect("sent");
+        assert!(client.next().await.expect("an end").is_none());
+        drop(client);
+        let heard = heard.await.expect("no panic");
+        assert_eq!(
+            heard[..6],
+            [
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":0,"ack":false,"receipts":true,"group":"g"}}"#,
+                r#"{"s":"a","t":"gateway-proxy:b:x:\"y","d":{"k":1}}"#,
+                r#"{"s":"a","t":"gateway-proxy:shard/3:x","d":null,"n":7}"#,
+                r#"{"s":"a","t":"heartbeat:a","d":null}"#,
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":10}}"#,
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":12,"close_code":4004,"shard_id":null}}"#,
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_reject_is_an_error_with_its_code() {
+        let reject = r#"{"s":"gateway","t":"gateway:opcode","d":{"opcode":2,"code":"already_connected",
+            "message":"no","retry_after_ms":250}}"#;
+        match connect(vec![Frame::text(reject)]).await {
+            Err(ClientError::Rejected(rejected)) => {
+                assert_eq!(
+                    (rejected.code.as_str(), rejected.retry_after_ms),
+                    ("already_connected", Some(250))
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_close_is_an_error_with_its_code() {
+        let frame = CloseFrame { code: 4009.into(), reason: "silent".into() };
+        let (mut client, _) =
+            connect(vec![Frame::text(ACCEPT), Frame::Close(Some(frame))]).await.expect("ACCEPT");
+        match client.next().await {
+            Err(ClientError::Closed { code: 4009, reason }) => assert_eq!(reason, "silent"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_message_over_the_gateways_limit_is_read() {
+        let data = "x".repeat(2 << 20);
+        let large = format!(r#"{{"s":"b","t":"x:y","d":"{data}"}}"#);
+        let (mut client, _) = connect(vec![Frame::text(ACCEPT), Frame::text(large)]).await.expect("ACCEPT");
+        match client.next().await {
+            Ok(Some(Event::Message(message))) => assert_eq!(message.data.get().len(), data.len() + 2),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_op_is_the_gateways_only_if_the_gateway_sent_it() {
+        let forged = r#"{"s":"b","t":"gateway:opcode","d":{"opcode":3}}"#;
+        assert!(matches!(Event::parse(forged), Ok(Event::Message(message)) if message.source == "b"));
+    }
+
+    #[test]
+    fn data_is_kept_byte_for_byte() {
+        let text = r#"{"n":"x","t":"x:y","d":{"a": 1.50, "a":"\ud800"},"s":"b","own":0}"#;
+        match Event::parse(text) {
+            Ok(Event::Message(message)) => assert_eq!(message.data.get(), r#"{"a": 1.50, "a":"\ud800"}"#),
+            other => panic!("{other:?}"),
+        }
+        assert!(
+            matches!(Event::parse(r#"{"s":"b","t":"x"}"#), Ok(Event::Message(m)) if m.data.get() == "null")
+        );
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let identify = Identify { session: Some(Secret("hush".to_owned())), ..Identify::named("a") };
+        assert!(!format!("{identify:?}").contains("hush"));
+    }
+}
