@@ -1,0 +1,111 @@
+//! What is answered over HTTP, and what is refused.
+
+use serde_json::json;
+
+use crate::support::Gateway;
+
+#[test]
+fn what_a_web_page_could_have_sent_is_refused_before_anything_else() {
+    let gateway = Gateway::start(&[]);
+    let own = format!("Origin: http://{}", gateway.address());
+    for path in ["/gateway", "/api/v1/services", "/metrics", "/healthz", "/nowhere"] {
+        for header in ["Origin: http://evil.example", "Origin: null", "Host: evil.example"] {
+            let (status, body) = gateway.http("GET", path, &[header], "");
+            assert_eq!(status, 403, "{path} with {header}: {body}");
+        }
+        assert_ne!(gateway.http("GET", path, &[&own], "").0, 403, "{path}");
+    }
+    let upgrade = [
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ];
+    let from_page = [&upgrade[..], &["Origin: http://evil.example"]].concat();
+    assert_eq!(gateway.http("GET", "/gateway", &from_page, "").0, 403);
+}
+
+#[test]
+fn a_body_must_be_json_of_a_sane_size() {
+    let gateway = Gateway::start(&[]);
+    let json = "Content-Type: application/json; charset=utf-8";
+    for path in ["/gateway", "/api/v1/services/a/shutdown"] {
+        for header in ["Content-Type: text/plain", "Content-Type: application/x-www-form-urlencoded", "X: y"]
+        {
+            assert_eq!(gateway.http("POST", path, &[header], "{}").0, 415, "{path} with {header}");
+        }
+        assert_eq!(gateway.http("POST", path, &[json], &"x".repeat(65_537)).0, 413, "{path}");
+    }
+    for body in [
+        "{",
+        "[]",
+        r#"{"reason":7}"#,
+        r#"{"deadline_ms":-1}"#,
+        r#"{"deadline_ms":3600001}"#,
+        r#"{"deadline":1}"#,
+        r#"{"reason":"\n"}"#,
+    ] {
+        let (status, answer) = gateway.post_json("/api/v1/services/a/shutdown", body);
+        assert_eq!((status, &answer["error"]["code"]), (400, &json!("bad_request")), "{body}: {answer}");
+    }
+    assert_eq!(gateway.post_json("/api/v1/services/a%20b/shutdown", "{}").0, 400);
+    assert_eq!(gateway.post_json("/api/v1/services/a/shutdown", "{}").0, 404);
+}
+
+#[test]
+fn what_is_not_there_is_said_so() {
+    let gateway = Gateway::start(&[]);
+    assert_eq!(gateway.http("GET", "/nowhere", &[], "").0, 404);
+    let answer = gateway.http_raw("DELETE", "/api/v1/services", &[], "");
+    assert!(answer.starts_with("HTTP/1.1 405") && answer.to_lowercase().contains("allow: get"), "{answer}");
+    let (status, body) = gateway.http("GET", "/gateway", &[], "");
+    assert!(status == 400 && body.contains("WebSocket"), "{status} {body}");
+    let (status, index) = gateway.http("GET", "/", &[], "");
+    assert!(status == 200 && index.contains("/api/v1/services"), "{index}");
+}
+
+#[test]
+fn services_are_listed_with_what_waits_for_them() {
+    let gateway = Gateway::start(&["--shards=2"]);
+    let mut here = gateway.connect();
+    here.identify_with("here", json!({"group": "g"}));
+    here.send_op(&json!({"opcode": 10}));
+    here.expect_op(11);
+    gateway.service("gone").vanish();
+    gateway.wait_for_log("gone is away");
+    here.send("gone", "x", "12345");
+    here.expect_nothing();
+    let services = gateway.get_json("/api/v1/services");
+    let [gone, here] = services["services"].as_array().unwrap().as_slice() else { panic!("{services}") };
+    let bytes = r#"{"s":"here","t":"x","d":12345}"#.len();
+    assert_eq!((&gone["name"], &gone["state"]), (&json!("gone"), &json!("away")));
+    assert_eq!(gone["queued"], json!({"messages": 1, "bytes": bytes}));
+    assert_eq!((&here["state"], &here["shards"], &here["group"]), (&json!("up"), &json!([0]), &json!("g")));
+    assert!(here["since"].as_u64().unwrap() > 1_600_000_000_000);
+}
+
+#[test]
+fn metrics_count_what_is_there() {
+    let gateway = Gateway::start(&["--shards=3"]);
+    let mut a = gateway.service("a");
+    gateway.service("b").vanish();
+    gateway.wait_for_log("b is away");
+    a.send("b", "x", "1");
+    a.expect_nothing();
+    let count = |name: &str, label: &str| gateway.metric(name, label);
+    assert_eq!(count("gateway_messages_accepted_total", r#"source="a",target="b""#), 1);
+    assert_eq!(count("gateway_messages_queued", r#"source="a",target="b""#), 1);
+    let bytes = r#"{"s":"a","t":"x","d":1}"#.len() as u64;
+    assert_eq!(count("gateway_message_bytes_queued", r#"source="a",target="b""#), bytes);
+    assert_eq!(count("gateway_mailbox_bytes", ""), bytes);
+    let accounting = gateway.get_json("/api/v1/accounting");
+    assert_eq!(accounting["balanced"], true);
+    assert_eq!(accounting["targets"]["b"]["sources"]["a"]["queued"], json!({"messages": 1, "bytes": bytes}));
+    assert_eq!(count("gateway_connections", ""), 1);
+    assert_eq!(count("gateway_sessions", "up"), 1);
+    assert_eq!(count("gateway_sessions", "away"), 1);
+    assert_eq!(count("gateway_shards", "free"), 3);
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(gateway.http("GET", path, &[], ""), (200, "ok\n".to_owned()));
+    }
+}

@@ -1,0 +1,18 @@
+//! The gateway as its services see it: each test starts a gateway of its own and talks to it over
+//! the wire. On failure it prints what was sent, what came, and the gateway's log.
+
+mod acknowledge;
+mod architecture;
+mod bot;
+#[cfg(feature = "fault-injection")]
+mod chaos;
+#[cfg(feature = "fault-injection")]
+mod faults;
+mod http;
+mod identify;
+mod operate;
+mod proxy;
+mod sessions;
+mod shards;
+mod support;
+mod wire;

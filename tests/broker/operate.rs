@@ -1,0 +1,154 @@
+//! Starting, stopping, and telling services to stop.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::support::{Gateway, eventually};
+
+/// What a gateway that cannot start says, and its exit code.
+fn fails(arguments: &[&str]) -> (String, Option<i32>) {
+    let output = Gateway::command().args(arguments).output().unwrap();
+    (String::from_utf8(output.stderr).unwrap(), output.status.code())
+}
+
+#[test]
+fn what_a_user_can_mend_is_one_line_and_exit_code_2() {
+    let gateway = Gateway::start(&[]);
+    let busy = format!("--listen={}", gateway.address());
+    for (arguments, says) in [
+        (vec![busy.as_str()], "--listen"),
+        (vec!["--heartbeat-ms=abc"], "heartbeat_ms"),
+        (vec!["--listen=0.0.0.0:0"], "--expose-without-credentials"),
+        (vec!["--config=/nowhere/gateway.toml"], "/nowhere/gateway.toml"),
+        (vec!["--mailbox-bytes=1000"], "max_message_bytes"),
+        (vec!["--data-dir=/tmp"], "none"),
+    ] {
+        let (error, code) = fails(&arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{arguments:?}: {error}");
+        assert!(error.contains(says), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn config_prints_what_is_in_force_and_where_it_comes_from() {
+    let output = Gateway::command()
+        .args(["config", "--shards=7"])
+        .env("GATEWAY_HEARTBEAT_MS", "1234")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for line in ["shards = 7", "heartbeat_ms = 1234", "resume_window_ms = 30000"] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert!(text.contains("GATEWAY_HEARTBEAT_MS") && text.contains("--shards"), "{text}");
+}
+
+#[test]
+fn a_signal_delivers_what_is_queued_closes_1012_and_exits_0() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut gateway = Gateway::start(&[]);
+        let mut target = gateway.service("b");
+        let mut source = gateway.service("a");
+        let mut unidentified = gateway.connect();
+        source.texts((0..5_000).map(|n| format!(r#"{{"s":"a","t":"gateway-proxy:b:x","d":{n}}}"#)));
+        source.expect_nothing();
+        gateway.signal(signal);
+        for n in 0..5_000 {
+            assert_eq!(target.next().json["d"], n);
+        }
+        for service in [&mut target, &mut source, &mut unidentified] {
+            assert!(service.expect_close(1012).contains("restarts"));
+        }
+        assert_eq!(gateway.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn while_it_stops_nothing_new_is_taken_and_what_stays_is_returned() {
+    let mut gateway = Gateway::start(&["--stop-ms=1500"]);
+    let mut stuck = gateway.service("stuck");
+    let mut source = gateway.service("a");
+    let data = "x".repeat(10_000);
+    for _ in 0..60 {
+        source.texts((0..50).map(|_| format!(r#"{{"s":"a","t":"gateway-proxy:stuck:x","d":"{data}"}}"#)));
+    }
+    source.expect_nothing();
+    let queued = gateway.account("stuck")[4];
+    assert!(queued > 0, "the sockets' buffers cannot hold 30 MB");
+    gateway.signal(Signal::SIGTERM);
+    gateway.wait_for_log("stopping");
+    let (status, body) = eventually("it is draining", || {
+        let ready = gateway.http("GET", "/readyz", &[], "");
+        (ready.0 == 503).then_some(ready)
+    });
+    assert!(body.contains("draining"), "{status} {body}");
+    source.send("stuck", "late", "1");
+    source.expect_error("draining");
+    let mut late = gateway.connect();
+    late.send_identify("late", json!({}));
+    late.expect_reject("draining");
+    for _ in 0..queued {
+        source.expect_error("expired");
+    }
+    source.expect_close(1012);
+    assert_eq!(gateway.wait().code(), Some(0));
+    while stuck.any_frame().is_some() {}
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut gateway = Gateway::start(&["--stop-ms=600000"]);
+    let mut stuck = gateway.service("stuck");
+    let mut source = gateway.service("a");
+    let data = "x".repeat(10_000);
+    for _ in 0..60 {
+        source.texts((0..50).map(|_| format!(r#"{{"s":"a","t":"gateway-proxy:stuck:x","d":"{data}"}}"#)));
+    }
+    source.expect_nothing();
+    gateway.signal(Signal::SIGTERM);
+    gateway.wait_for_log("stopping");
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait().code(), Some(1));
+    while stuck.any_frame().is_some() {}
+}
+
+#[test]
+fn shutdown_and_reboot_are_told_and_enforced() {
+    let gateway = Gateway::start(&["--resume-window-ms=200"]);
+    for (path, opcode) in [("shutdown", 3), ("reboot", 4)] {
+        let mut service = gateway.service("a");
+        let (status, answer) = gateway
+            .post_json(&format!("/api/v1/services/a/{path}"), r#"{"reason":"deploy","deadline_ms":300}"#);
+        assert_eq!((status, answer), (202, json!({"service": "a", "state": "stopping"})));
+        let op = service.expect_op(opcode);
+        assert_eq!((&op["reason"], &op["deadline_ms"]), (&json!("deploy"), &json!(300)));
+        assert_eq!(op.get("keep_discord_session").is_some(), opcode == 4);
+        assert_eq!(gateway.get_json("/api/v1/services/a")["state"], "stopping");
+        service.expect_close(4011);
+        let expected = if opcode == 3 { "a is down" } else { "a is away" };
+        gateway.wait_for_log(expected);
+    }
+    // After REBOOT it may be away for five times the usual window.
+    assert_eq!(gateway.connect().identify("a")["resumed"], true);
+}
+
+#[test]
+fn a_service_that_obeys_shutdown_is_down_at_once() {
+    let gateway = Gateway::start(&[]);
+    let service = gateway.service("a");
+    assert_eq!(gateway.post_json("/api/v1/services/a/shutdown", "{}").0, 202);
+    service.close(1000);
+    gateway.wait_for_log("a is down");
+    assert_eq!(gateway.post_json("/api/v1/services/a/shutdown", "{}").0, 404);
+}
+
+#[test]
+fn a_service_that_is_away_can_be_shut_down_but_not_rebooted() {
+    let gateway = Gateway::start(&[]);
+    gateway.service("a").vanish();
+    gateway.wait_for_log("a is away");
+    assert_eq!(gateway.post_json("/api/v1/services/a/reboot", "{}").0, 409);
+    let (status, answer) = gateway.post_json("/api/v1/services/a/shutdown", "{}");
+    assert_eq!((status, answer), (200, json!({"service": "a", "state": "down"})));
+}

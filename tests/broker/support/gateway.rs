@@ -1,0 +1,168 @@
+//! A gateway of its own for each test, as a process.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::{PATIENCE, Service, eventually};
+
+pub(crate) struct Gateway {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Gateway {
+    /// Starts a gateway with these flags on a port of its own.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut child = Self::command()
+            .args(["--listen", "127.0.0.1:0"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the gateway's binary runs");
+        let log = Arc::new(Mutex::new(String::new()));
+        let (stderr, kept) = (child.stderr.take().unwrap(), log.clone());
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                writeln!(kept.lock().unwrap(), "{line}").unwrap();
+            }
+        });
+        let address = eventually("the gateway listens", || {
+            let log = log.lock().unwrap();
+            let (_, rest) = log.split_once("listening on ")?;
+            rest.lines().next()?.parse().ok()
+        });
+        Self { child, address, log }
+    }
+
+    /// The gateway's binary, with none of this process's settings.
+    pub(crate) fn command() -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("GATEWAY_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn wait_for_log(&self, text: &str) {
+        eventually(&format!("the log says {text:?}"), || self.log().contains(text).then_some(()));
+    }
+
+    /// A WebSocket that has not identified.
+    pub(crate) fn connect(&self) -> Service {
+        Service::open(self.address, "/gateway")
+    }
+
+    /// A service that is accepted.
+    pub(crate) fn service(&self, name: &str) -> Service {
+        let mut service = self.connect();
+        service.identify(name);
+        service
+    }
+
+    /// One HTTP request; the status, and the body.
+    pub(crate) fn http(&self, method: &str, path: &str, headers: &[&str], body: &str) -> (u16, String) {
+        let answer = self.http_raw(method, path, headers, body);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no HTTP answer to {method} {path}: {answer:?}")), body.to_owned())
+    }
+
+    /// As [`http`](Self::http), but head and all. Sends `Host` unless the headers have one.
+    pub(crate) fn http_raw(&self, method: &str, path: &str, headers: &[&str], body: &str) -> String {
+        let mut request =
+            format!("{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        if !headers.iter().any(|header| header.starts_with("Host:")) {
+            write!(request, "Host: {}\r\n", self.address).unwrap();
+        }
+        for header in headers {
+            write!(request, "{header}\r\n").unwrap();
+        }
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    pub(crate) fn get_json(&self, path: &str) -> Value {
+        let (status, body) = self.http("GET", path, &[], "");
+        assert_eq!(status, 200, "GET {path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    pub(crate) fn post_json(&self, path: &str, body: &str) -> (u16, Value) {
+        let (status, body) = self.http("POST", path, &["Content-Type: application/json"], body);
+        (status, serde_json::from_str(&body).unwrap_or_else(|_| panic!("POST {path}: {status} {body:?}")))
+    }
+
+    /// The sum of a metric over all its labels that contain `label`.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> u64 {
+        let (_, text) = self.http("GET", "/metrics", &[], "");
+        text.lines()
+            .filter(|line| line.split(['{', ' ']).next() == Some(name) && line.contains(label))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    }
+
+    /// Accepted, delivered, returned, dead and queued messages to a target.
+    pub(crate) fn account(&self, target: &str) -> [u64; 5] {
+        let label = format!("target=\"{target}\"");
+        let count = |part: &str| self.metric(&format!("gateway_messages_{part}"), &label);
+        [
+            count("accepted_total"),
+            count("delivered_total"),
+            count("returned_total"),
+            count("dead_total"),
+            count("queued"),
+        ]
+    }
+
+    /// Resident memory in KiB; `VmRSS` or `VmHWM`.
+    pub(crate) fn memory_kib(&self, which: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(which)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the gateway ends", || child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the gateway's log\n{}---", self.log());
+        }
+    }
+}
