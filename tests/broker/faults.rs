@@ -1,0 +1,114 @@
+//! Panics: they cost neither the process nor a service. Only in builds with `fault-injection`.
+
+use serde_json::json;
+
+use crate::support::{Gateway, Service, eventually};
+
+fn provoke(service: &mut Service, part: &str) {
+    service.send_op(&json!({"panic": part}));
+}
+
+fn panics(gateway: &Gateway, part: &str) -> u64 {
+    gateway.metric("gateway_panics_total", part)
+}
+
+fn send(source: &mut Service, numbers: std::ops::Range<u64>) {
+    source.texts(numbers.map(|n| format!(r#"{{"s":"a","t":"gateway-proxy:b:x","d":{n},"n":{n}}}"#)));
+}
+
+#[test]
+fn a_panic_at_a_message_is_answered_and_the_connection_stays() {
+    let gateway = Gateway::start(&[]);
+    let mut a = gateway.service("a");
+    for count in 1..=10 {
+        provoke(&mut a, "connection");
+        a.expect_error("internal");
+        assert_eq!(panics(&gateway, "connection"), count);
+    }
+    a.expect_nothing();
+}
+
+#[test]
+fn a_session_that_panics_keeps_its_connection_its_mailbox_and_what_is_unacknowledged() {
+    let gateway = Gateway::start(&["--max-unacked=5"]);
+    let mut source = gateway.service("a");
+    let mut target = gateway.connect();
+    target.identify_with("b", json!({"ack": true}));
+    send(&mut source, 0..10);
+    for n in 0..5 {
+        assert_eq!(target.next().json["d"], n);
+    }
+    provoke(&mut target, "session");
+    gateway.wait_for_log("b panicked and is restarted: as asked");
+    // Five wait in the mailbox and five for their acknowledgement.
+    target.send_op(&json!({"opcode": 22, "i": 5}));
+    send(&mut source, 10..12);
+    for n in 5..10 {
+        let message = target.next();
+        assert_eq!((&message.json["d"], &message.json["i"]), (&json!(n), &json!(n + 1)), "{}", message.text);
+    }
+    target.send_op(&json!({"opcode": 22, "i": 10}));
+    assert_eq!(target.next().json["d"], 10);
+    assert_eq!(target.next().json["d"], 11);
+    assert_eq!(panics(&gateway, "session"), 1);
+    assert_eq!(gateway.account("b")[0], 12);
+}
+
+#[test]
+fn a_session_that_panics_too_often_is_given_up() {
+    let gateway = Gateway::start(&[]);
+    let mut watcher = gateway.service("w");
+    watcher.send_op(&json!({"opcode": 23, "services": "b"}));
+    let mut source = gateway.service("a");
+    let mut target = gateway.connect();
+    target.identify_with("b", json!({"ack": true}));
+    assert_eq!(watcher.expect_op(24)["event"], "up");
+    send(&mut source, 0..3);
+    (0..3).for_each(|_| drop(target.next()));
+    for _ in 0..6 {
+        provoke(&mut target, "session");
+    }
+    target.expect_close(4500);
+    let presence = watcher.expect_op(24);
+    assert_eq!((&presence["event"], &presence["reason"]), (&json!("down"), &json!("it crashed too often")));
+    for n in 0..3 {
+        assert_eq!(source.expect_error("expired")["n"], n, "its mailbox is returned");
+    }
+    assert_eq!(gateway.account("b"), [3, 0, 3, 0, 0]);
+    assert_eq!(gateway.connect().identify("b")["resumed"], false);
+}
+
+#[test]
+fn a_gateway_that_panics_knows_everybody_after_it() {
+    let gateway = Gateway::start(&["--shards=2"]);
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    a.send_op(&json!({"opcode": 10}));
+    a.expect_op(11);
+    for count in 1..=8 {
+        provoke(&mut a, "gateway");
+        eventually("the panic is counted", || (panics(&gateway, "gateway") == count).then_some(()));
+        a.send("b", "x", "1");
+        assert_eq!(b.next().topic(), "x");
+    }
+    let mut taken = gateway.connect();
+    taken.send_identify("a", json!({}));
+    taken.expect_reject("already_connected");
+    a.vanish();
+    let accept = gateway.connect().identify("a");
+    assert_eq!((&accept["resumed"], &accept["shards"]), (&json!(true), &json!([0])));
+    gateway.service("c").expect_nothing();
+}
+
+#[test]
+fn an_allocator_that_panics_keeps_its_leases_and_its_queue() {
+    let gateway = Gateway::start(&["--shards=1"]);
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    a.send_op(&json!({"opcode": 10}));
+    a.expect_op(11);
+    b.send_op(&json!({"opcode": 10}));
+    b.expect_op(30);
+    provoke(&mut a, "allocator");
+    eventually("the panic is counted", || (panics(&gateway, "allocator") == 1).then_some(()));
+    a.send_op(&json!({"opcode": 12}));
+    assert_eq!(b.expect_op(11)["epoch"], 2);
+}
