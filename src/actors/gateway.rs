@@ -61,8 +61,8 @@ pub struct Gateway {
 pub struct Handle {
     session: Addr<ClientSession>,
     route: Arc<Route>,
-    /// The connection that it has, or had.
-    link: Link,
+    /// The connection that it has. Let go as soon as that ends: it holds a descriptor.
+    link: Option<Link>,
 }
 
 impl Gateway {

@@ -256,3 +256,16 @@ fn a_thousand_idle_services_fit_into_48_mib() {
     println!("{resident} KiB resident with {} services", services.len());
     assert!(resident < 48 * 1024, "{resident} KiB");
 }
+
+#[test]
+fn services_that_are_away_hold_no_descriptors() {
+    let gateway = Gateway::start(&[]);
+    let watcher = gateway.service("watcher");
+    let before = gateway.descriptors();
+    let services: Vec<Service> = (0..50).map(|index| gateway.service(&format!("s{index}"))).collect();
+    assert!(gateway.descriptors() >= before + 100, "two for each connection");
+    services.into_iter().for_each(Service::vanish);
+    eventually("all are away", || (gateway.metric("gateway_sessions", "away") == 50).then_some(()));
+    eventually("their descriptors are closed", || (gateway.descriptors() <= before + 10).then_some(()));
+    drop(watcher);
+}

@@ -100,7 +100,7 @@ impl Gateway {
             Err(refusal) => return reply.do_send(Identified(Err(refusal))),
         };
         let claim = Claim { name: &applicant.name, session: applicant.identify.session.as_deref(), address };
-        match self.registry.check(claim, |handle| handle.link.life.has_hung_up(), now) {
+        match self.registry.check(claim, has_hung_up, now) {
             Ok(finds) => {
                 let accepted = self.accept(applicant, finds, link, &arbiter, context);
                 reply.do_send(Identified(accepted.map_err(Refusal::Reject)));
@@ -154,10 +154,10 @@ impl Gateway {
             Some(known) => {
                 let (session, route) = (known.handle.session.clone(), known.handle.route.clone());
                 if matches!(finds, Finds::Live | Finds::HungUp) {
-                    replace_connection(&known.handle.link);
+                    known.handle.link.iter().for_each(replace_connection);
                 }
                 self.tell_allocator(Input::Resumed { service: name.clone() });
-                Handle { session, route, link }
+                Handle { session, route, link: Some(link) }
             }
             None => self.start_session(&name, arbiter, link, context),
         };
@@ -186,7 +186,7 @@ impl Gateway {
             Supervisor::start_in_arbiter(arbiter, move |_| ClientSession::new(identity, settings, gateway));
         route.open(Box::new(session.clone()));
         self.routes.insert(route.clone());
-        Handle { session, route, link }
+        Handle { session, route, link: Some(link) }
     }
 
     fn announce_arrival(&mut self, name: &Name, group: Option<Name>, finds: Finds) {
@@ -214,6 +214,11 @@ impl Gateway {
             ticket,
         }
     }
+}
+
+/// Whether the connection of a session that is up has ended unnoticed.
+fn has_hung_up(handle: &Handle) -> bool {
+    handle.link.as_ref().is_none_or(|link| link.life.has_hung_up())
 }
 
 /// Closes the connection that a session has, since another takes it over.
@@ -246,7 +251,7 @@ impl Handler<PostIdentify> for Gateway {
         let now = Instant::now();
         let PostIdentify { name, identify, address } = message;
         let claim = Claim { name: &name, session: identify.session.as_deref(), address };
-        let finds = self.registry.check(claim, |handle| handle.link.life.has_hung_up(), now)?;
+        let finds = self.registry.check(claim, has_hung_up, now)?;
         let (ticket, session) = (random_secret()?, random_secret()?);
         let shown = Ticket {
             ticket: ticket.reveal().to_owned(),
@@ -293,6 +298,9 @@ impl Gateway {
     fn connection_ended(&mut self, message: &ConnectionEnded) {
         let ConnectionEnded { connection, how, ref reason } = *message;
         let Some((name, fate)) = self.registry.ended(connection, how, Instant::now()) else { return };
+        if let Some(known) = self.registry.get_mut(&name) {
+            known.handle.link = None;
+        }
         match fate {
             Fate::Away(window) => {
                 self.order(&name, Order::Detach { connection, window });
@@ -342,8 +350,10 @@ impl Handler<GiveUp> for Gateway {
         self.guarded(context, |gateway, _| {
             let Some(known) = gateway.registry.get(&service) else { return };
             // Not through the session, which may crash at that too.
-            known.handle.link.outbound.do_send(Outbound::Close(Close::Crashed));
-            known.handle.link.life.cut_off_after(REPLACED_GRACE);
+            if let Some(link) = &known.handle.link {
+                link.outbound.do_send(Outbound::Close(Close::Crashed));
+                link.life.cut_off_after(REPLACED_GRACE);
+            }
             gateway.end_session(&service, "it crashed too often");
         });
     }

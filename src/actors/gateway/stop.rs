@@ -83,7 +83,7 @@ impl Gateway {
                 self.enter(Phase::Closing, now + CLOSE_GRACE);
             }
             Phase::Closing if is_late || self.routes.shared().connections.now() == 0 => {
-                self.registry.iter().for_each(|(_, known)| known.handle.link.life.cut_off());
+                self.cut_all_off();
                 self.enter(Phase::Over, now);
             }
             _ => {}
@@ -119,6 +119,11 @@ impl Gateway {
             self.order(&name, Order::Close(Close::Restart));
             self.end_session(&name, REASON);
         }
+    }
+
+    fn cut_all_off(&self) {
+        let links = self.registry.iter().filter_map(|(_, known)| known.handle.link.as_ref());
+        links.for_each(|link| link.life.cut_off());
     }
 
     fn close_all(&self) {
