@@ -228,6 +228,19 @@ impl Handler<Attach> for ClientSession {
     }
 }
 
+/// The connection is about to end; told before its service can know of it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Release(pub ConnectionId);
+
+impl Handler<Release> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, Release(connection): Release, context: &mut Self::Context) {
+        self.guarded(context, |session, context| session.step(Input::Release { connection }, None, context));
+    }
+}
+
 /// An op that the service sent on that connection.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -64,6 +64,10 @@ pub enum Input {
     Ack {
         i: u64,
     },
+    /// The connection is about to end: it is handed nothing more.
+    Release {
+        connection: ConnectionId,
+    },
     /// The session's connection ended; it waits for another for that long.
     Detach {
         connection: ConnectionId,
@@ -125,6 +129,8 @@ struct Window {
 struct Up {
     connection: ConnectionId,
     acks: bool,
+    /// It is about to end.
+    is_released: bool,
     in_flight_bytes: usize,
     in_flight_presences: usize,
     pulse: Pulse,
@@ -171,6 +177,7 @@ impl Session {
             }
             Input::Attach { connection, acks } => self.attach(connection, acks, now, actions),
             Input::Ack { i } => self.acknowledge(i, actions),
+            Input::Release { connection } => self.release(connection),
             Input::Detach { connection, window } => self.detach(connection, now + window),
             Input::Op(op) => self.op(op, actions),
             Input::Presence(presence) => self.presence(presence, now, actions),
@@ -234,7 +241,7 @@ impl Session {
     /// than all credit when nothing else is under way.
     fn hand_over(&mut self, actions: &mut VecDeque<Action>) {
         let Phase::Up(up) = &mut self.phase else { return };
-        if up.closing.is_some() {
+        if up.closing.is_some() || up.is_released {
             return;
         }
         let mut frames = Vec::new();
@@ -245,6 +252,12 @@ impl Session {
         }
         if !frames.is_empty() {
             actions.push_back(Action::Frames(frames));
+        }
+    }
+
+    fn release(&mut self, connection: ConnectionId) {
+        if let Phase::Up(up) = &mut self.phase {
+            up.is_released |= up.connection == connection;
         }
     }
 
@@ -305,6 +318,7 @@ impl Session {
         self.phase = Phase::Up(Up {
             connection,
             acks,
+            is_released: false,
             in_flight_bytes: 0,
             in_flight_presences: 0,
             pulse: Pulse::new(limits, now),

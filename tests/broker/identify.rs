@@ -156,6 +156,7 @@ fn close_4000_ends_the_session_at_once() {
     let gateway = Gateway::start(&[]);
     let mut watcher = gateway.service("w");
     gateway.service("a").close(4000);
+    gateway.wait_for_log("a is down: it left for good");
     watcher.send("a", "x", "1");
     watcher.expect_error("no_such_service");
     assert_eq!(gateway.connect().identify("a")["resumed"], false);

@@ -269,3 +269,18 @@ fn services_that_are_away_hold_no_descriptors() {
     eventually("their descriptors are closed", || (gateway.descriptors() <= before + 10).then_some(()));
     drop(watcher);
 }
+
+#[test]
+fn nothing_is_handed_to_a_connection_that_has_closed() {
+    let gateway = Gateway::start(&[]);
+    let mut source = gateway.service("a");
+    for round in 0..100 {
+        // The close is answered, so the service may be gone: what is sent now waits for it.
+        gateway.service("b").close(1000);
+        source.send("b", "x", &round.to_string());
+        source.expect_nothing();
+        let mut back = gateway.service("b");
+        assert_eq!(back.next().json["d"], round);
+        back.close(1000);
+    }
+}

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{Connection, Ctx, Ended, Stage};
+use crate::actors::client_session::Release;
 use crate::actors::gateway::ConnectionEnded;
 use crate::protocol::close::{Close, LEAVES_FOR_GOOD};
 use crate::protocol::frame;
@@ -18,9 +19,9 @@ impl Connection {
             return;
         }
         self.flush();
-        self.stage = Stage::Closing;
         self.entrance.routes.shared().closes.add(close);
         self.tell_end(Ended::Lost, &format!("closed with {}: {}", close.code(), close.reason()));
+        self.stage = Stage::Closing;
         self.outgoing.borrow_mut().close(frame::close(close));
         self.paused_at = None;
         self.go_on(context);
@@ -56,8 +57,12 @@ impl Connection {
         self.outgoing.borrow_mut().finish();
     }
 
-    /// Tells the gateway, once, and before the socket closes.
+    /// Tells session and gateway, once, and before the service can know: what comes for it from now
+    /// on is not for this connection.
     pub(super) fn tell_end(&mut self, how: Ended, reason: &str) {
+        if let Stage::Service(service) = &self.stage {
+            service.session.do_send(Release(self.id));
+        }
         if !std::mem::replace(&mut self.has_told, true) && !matches!(self.stage, Stage::Silent) {
             let reason = reason.to_owned();
             self.entrance.gateway.do_send(ConnectionEnded { connection: self.id, how, reason });

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -139,8 +140,10 @@ impl Service {
 
     /// The next frame that is no ping, which is answered.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let frame = self.any_frame()?;
+            assert!(Instant::now() < deadline, "{}: nothing but pings came", self.name);
             if frame.opcode != 9 {
                 return Some(frame);
             }
@@ -257,7 +260,7 @@ impl Service {
     /// Closes with this code, as a service that leaves does, and waits for the end.
     pub(crate) fn close(mut self, code: u16) {
         self.frame(0x88, &code.to_be_bytes());
-        while self.any_frame().is_some() {}
+        while self.next_frame().is_some() {}
     }
 
     /// Ends the connection without a word: FIN.
