@@ -126,17 +126,12 @@ impl Gateway {
             .sum()
     }
 
-    /// Accepted, delivered, returned, dead and queued messages to a target.
+    /// Accepted, delivered, returned, dead and queued messages to a target, of one moment.
     pub(crate) fn account(&self, target: &str) -> [u64; 5] {
-        let label = format!("target=\"{target}\"");
-        let count = |part: &str| self.metric(&format!("gateway_messages_{part}"), &label);
-        [
-            count("accepted_total"),
-            count("delivered_total"),
-            count("returned_total"),
-            count("dead_total"),
-            count("queued"),
-        ]
+        let accounting = self.get_json("/api/v1/accounting");
+        let sum = &accounting["targets"][target]["sum"];
+        ["accepted", "delivered", "returned", "dead", "queued"]
+            .map(|part| sum[part]["messages"].as_u64().unwrap_or(0))
     }
 
     /// Resident memory in KiB; `VmRSS` or `VmHWM`.
