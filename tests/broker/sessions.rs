@@ -173,13 +173,13 @@ fn a_service_that_stops_reading_is_cut_off_while_its_neighbours_go_on() {
 
 #[test]
 fn a_service_that_reads_slowly_but_enough_stays() {
-    let gateway = Gateway::start(&["--stuck-ms=1500", "--heartbeat-ms=500", "--min-drain-bytes=20000"]);
+    let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=1300", "--min-drain-bytes=20000"]);
     let mut slow = stuff(&gateway, "slow", 6_000);
-    // 1 MB at a time, for several times stuck_ms: the buffers between are never empty, so what it
-    // does not read stays unread. (The pause is what is tested: a reader that is slow.)
+    // 1 MB at a time, for longer than stuck_ms: the buffers between are never empty, so what it does
+    // not read stays unread. (The pause is what is tested: a reader that is slow.)
     for _ in 0..60 {
         (0..100).for_each(|_| drop(slow.next()));
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(120));
     }
     slow.expect_nothing();
 }
