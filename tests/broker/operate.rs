@@ -66,7 +66,7 @@ fn a_signal_delivers_what_is_queued_closes_1012_and_exits_0() {
 
 #[test]
 fn while_it_stops_nothing_new_is_taken_and_what_stays_is_returned() {
-    let mut gateway = Gateway::start(&["--stop-ms=1500"]);
+    let mut gateway = Gateway::start(&["--stop-ms=4000"]);
     let mut stuck = gateway.service("stuck");
     let mut source = gateway.service("a");
     let data = "x".repeat(10_000);
@@ -115,14 +115,14 @@ fn a_second_signal_ends_it_at_once() {
 
 #[test]
 fn shutdown_and_reboot_are_told_and_enforced() {
-    let gateway = Gateway::start(&["--resume-window-ms=200"]);
+    let gateway = Gateway::start(&["--resume-window-ms=2000"]);
     for (path, opcode) in [("shutdown", 3), ("reboot", 4)] {
         let mut service = gateway.service("a");
         let (status, answer) = gateway
-            .post_json(&format!("/api/v1/services/a/{path}"), r#"{"reason":"deploy","deadline_ms":300}"#);
+            .post_json(&format!("/api/v1/services/a/{path}"), r#"{"reason":"deploy","deadline_ms":1500}"#);
         assert_eq!((status, answer), (202, json!({"service": "a", "state": "stopping"})));
         let op = service.expect_op(opcode);
-        assert_eq!((&op["reason"], &op["deadline_ms"]), (&json!("deploy"), &json!(300)));
+        assert_eq!((&op["reason"], &op["deadline_ms"]), (&json!("deploy"), &json!(1500)));
         assert_eq!(op.get("keep_discord_session").is_some(), opcode == 4);
         assert_eq!(gateway.get_json("/api/v1/services/a")["state"], "stopping");
         service.expect_close(4011);

@@ -163,7 +163,7 @@ fn a_held_sender_reaches_others_first_and_goes_on_when_there_is_room() {
 
 #[test]
 fn an_error_without_room_makes_its_message_dead() {
-    let gateway = Gateway::start(&["--mailbox-messages=5", "--hold-ms=0", "--resume-window-ms=500"]);
+    let gateway = Gateway::start(&["--mailbox-messages=5", "--hold-ms=0", "--resume-window-ms=3000"]);
     away(&gateway, "b");
     let mut source = gateway.service("a");
     source.texts(numbered("a", "b", 0..5));
@@ -178,7 +178,7 @@ fn an_error_without_room_makes_its_message_dead() {
 
 #[test]
 fn what_a_service_did_not_come_back_for_is_returned_to_its_senders() {
-    let gateway = Gateway::start(&["--resume-window-ms=300", "--shards=1"]);
+    let gateway = Gateway::start(&["--resume-window-ms=2500", "--shards=1"]);
     let mut target = gateway.service("b");
     target.send_op(&json!({"opcode": 10}));
     target.expect_op(11);
@@ -205,7 +205,7 @@ fn what_a_service_did_not_come_back_for_is_returned_to_its_senders() {
 
 #[test]
 fn what_cannot_even_be_returned_is_dead() {
-    let gateway = Gateway::start(&["--resume-window-ms=300"]);
+    let gateway = Gateway::start(&["--resume-window-ms=2500"]);
     away(&gateway, "b");
     let mut source = gateway.service("a");
     source.send("b", "x", "1");

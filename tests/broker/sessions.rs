@@ -39,13 +39,13 @@ fn nothing_sent_meanwhile_is_lost_when_a_service_comes_back() {
 
 #[test]
 fn any_frame_is_a_heartbeat() {
-    let gateway = Gateway::start(&["--heartbeat-ms=150"]);
+    let gateway = Gateway::start(&["--heartbeat-ms=500"]);
     let mut by_message = gateway.service("by-message");
     let mut by_ping = gateway.service("by-ping");
     let mut by_pong = gateway.service("by-pong");
     let start = Instant::now();
     // Three times as long as silence may be.
-    while start.elapsed() < Duration::from_millis(150 * 9) {
+    while start.elapsed() < Duration::from_millis(500 * 9) {
         by_message.text(r#"{"s":"by-message","t":"heartbeat:by-message","d":null}"#);
         by_ping.frame(0x89, b"");
         // The next ping of the gateway's: only this is answered.
@@ -78,7 +78,7 @@ fn silence_closes_4009_and_the_session_is_away() {
 
 #[test]
 fn a_watcher_is_told_what_becomes_of_services() {
-    let gateway = Gateway::start(&["--resume-window-ms=300", "--shards=4"]);
+    let gateway = Gateway::start(&["--resume-window-ms=2500", "--shards=4"]);
     let mut shard = gateway.connect();
     shard.identify_with("shard-1", json!({"group": "shards"}));
     shard.send_op(&json!({"opcode": 10}));

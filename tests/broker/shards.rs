@@ -108,7 +108,7 @@ fn a_waiting_service_that_goes_away_loses_its_place() {
 
 #[test]
 fn leases_stand_while_away_and_end_when_down() {
-    let gateway = Gateway::start(&["--shards=1", "--resume-window-ms=700"]);
+    let gateway = Gateway::start(&["--shards=1", "--resume-window-ms=2500"]);
     let mut watcher = watcher(&gateway, "a");
     let mut a = gateway.service("a");
     connect(&mut a);
