@@ -11,8 +11,9 @@ use bytes::{Bytes, BytesMut};
 use super::parcel::Parcel;
 use crate::protocol::frame::{self, MAX_SERVER_HEADER};
 
-/// The bytes that a delivery number adds to a message, at most: `"i":18446744073709551615,`.
-const NUMBER_BYTES: usize = 25;
+/// The bytes that a delivery number adds to a frame, at most: `"i":18446744073709551615,`, and a
+/// header that is longer for it.
+const NUMBER_BYTES: usize = 25 + MAX_SERVER_HEADER;
 
 /// A number was acknowledged that has not been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,11 @@ impl Outstanding {
         self.parcels.iter().map(|(_, parcel)| parcel)
     }
 
+    /// The most bytes that the parcel's frames have once they are numbered.
+    pub fn numbered_bytes(parcel: &Parcel) -> usize {
+        parcel.frame_bytes() + usize::try_from(parcel.amount().messages).unwrap_or(0) * NUMBER_BYTES
+    }
+
     /// Keeps the parcel and numbers its messages; gives the frames to hand over.
     pub fn hand(&mut self, parcel: Parcel) -> Bytes {
         let first = self.last + 1;
@@ -64,7 +70,7 @@ impl Outstanding {
     /// The next parcel that is to be handed again, if its size `fits`.
     pub fn hand_again(&mut self, fits: impl FnOnce(usize) -> bool) -> Option<Bytes> {
         let (first, parcel) =
-            self.parcels.get(self.handed).filter(|(_, parcel)| fits(parcel.frame_bytes()))?;
+            self.parcels.get(self.handed).filter(|(_, parcel)| fits(Self::numbered_bytes(parcel)))?;
         let frames = numbered(*first, parcel);
         self.handed += 1;
         Some(frames)
@@ -104,8 +110,7 @@ impl Outstanding {
 
 /// The messages as frames, each with its number as its first key.
 fn numbered(first: u64, parcel: &Parcel) -> Bytes {
-    let extra = usize::try_from(parcel.amount().messages).unwrap_or(0) * (NUMBER_BYTES + MAX_SERVER_HEADER);
-    let mut frames = BytesMut::with_capacity(parcel.frame_bytes() + extra);
+    let mut frames = BytesMut::with_capacity(Outstanding::numbered_bytes(parcel));
     for (number, text) in (first..).zip(parcel.texts()) {
         // A message is an object, with white space before it at most, and has keys.
         let open = text.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);

@@ -464,8 +464,12 @@ fn next_frames(
     if up.acks && outstanding.has_more() {
         return outstanding.hand_again(fits);
     }
-    let front = mailbox.front_mut().filter(|front| fits(front.frame_bytes()))?;
-    if !up.acks || front.is_notice() {
+    let is_numbered = |parcel: &Parcel| up.acks && !parcel.is_notice();
+    let bytes = |parcel: &Parcel| {
+        if is_numbered(parcel) { Outstanding::numbered_bytes(parcel) } else { parcel.frame_bytes() }
+    };
+    let front = mailbox.front_mut().filter(|front| fits(bytes(front)))?;
+    if !is_numbered(front) {
         return mailbox.pop_front().map(Parcel::delivered);
     }
     let room = max_unacked.saturating_sub(outstanding.messages());
