@@ -230,11 +230,13 @@ impl<H> Registry<H> {
             self.names.remove(&before.connection);
         }
         self.names.insert(taken.connection, taken.name.clone());
+        // A takeover is no way around SHUTDOWN; who comes back after REBOOT has obeyed.
+        let stopping = before.as_ref().filter(|_| is_live).and_then(|before| before.stopping);
         let known = Known {
             handle,
             group: taken.group,
             since: before.as_ref().filter(|_| is_live).map_or(now, |before| before.since),
-            stopping: None,
+            stopping: stopping.filter(|stopping| *stopping == Stopping::Shutdown),
             up: true,
             connection: taken.connection,
             secret: taken.secret,

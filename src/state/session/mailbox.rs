@@ -1,0 +1,106 @@
+//! What a session holds for its service: what waits, and what waits to be acknowledged.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::protocol::error::ErrorCode;
+use crate::state::outstanding::{NeverSent, Outstanding};
+use crate::state::parcel::Parcel;
+
+/// What a connection may hold of ours before it has written it: what can be lost with it.
+pub const CREDIT_BYTES: usize = 256 * 1024;
+
+/// How many bytes of messages are returned in one go when a session is down: a full mailbox
+/// must not hold up its neighbours on the same thread.
+const RETURN_SLICE_BYTES: usize = 128 * 1024;
+
+/// One session's mailbox.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    waiting: VecDeque<Parcel>,
+    outstanding: Outstanding,
+    max_unacked: u64,
+}
+
+impl Mailbox {
+    /// An empty one; at most `max_unacked` deliveries wait to be acknowledged.
+    pub(super) fn new(max_unacked: u64) -> Self {
+        Self { waiting: VecDeque::new(), outstanding: Outstanding::default(), max_unacked }
+    }
+
+    pub(super) fn push(&mut self, parcel: Parcel) {
+        self.waiting.push_back(parcel);
+    }
+
+    /// All that is there, in order, what is not acknowledged first.
+    pub(super) fn parcels(&self) -> impl Iterator<Item = &Parcel> {
+        self.outstanding.parcels().chain(&self.waiting)
+    }
+
+    /// Whether something could be taken now, had the connection credit for it.
+    pub(super) fn has_next(&self, acks: bool) -> bool {
+        let is_kept_back = acks && self.outstanding.messages() >= self.max_unacked;
+        !self.waiting.is_empty() && !is_kept_back
+    }
+
+    /// The next frames for a connection that has not written `in_flight` bytes: a parcel that
+    /// fits into its credit, or one that is larger than all credit when nothing is under way.
+    pub(super) fn next(&mut self, acks: bool, in_flight: usize) -> Option<Bytes> {
+        let fits = |bytes: usize| in_flight == 0 || in_flight + bytes <= CREDIT_BYTES;
+        if acks && self.outstanding.has_more() {
+            return self.outstanding.hand_again(fits);
+        }
+        let front = self.waiting.front()?;
+        if acks && !front.is_notice() {
+            return self.next_numbered(fits);
+        }
+        if fits(front.frame_bytes()) { self.waiting.pop_front().map(Parcel::delivered) } else { None }
+    }
+
+    fn next_numbered(&mut self, fits: impl FnOnce(usize) -> bool) -> Option<Bytes> {
+        let room = self.max_unacked.saturating_sub(self.outstanding.messages());
+        let front = self.waiting.front_mut().filter(|front| fits(Outstanding::numbered_bytes(front)))?;
+        if room == 0 {
+            return None;
+        }
+        if front.amount().messages > room {
+            return Some(self.outstanding.hand(front.split_front(room)));
+        }
+        self.waiting.pop_front().map(|parcel| self.outstanding.hand(parcel))
+    }
+
+    /// A new connection: with `acks` it gets again what is not acknowledged, with the numbers it
+    /// had; else that is delivered once more, without.
+    pub(super) fn rewind(&mut self, acks: bool) {
+        if acks { self.outstanding.rewind() } else { self.unnumber() }
+    }
+
+    pub(super) fn acknowledge(&mut self, i: u64) -> Result<(), NeverSent> {
+        self.outstanding.acknowledge(i)
+    }
+
+    /// Puts what is not acknowledged back before the rest.
+    fn unnumber(&mut self) {
+        for parcel in self.outstanding.take().rev() {
+            self.waiting.push_front(parcel);
+        }
+    }
+
+    /// Returns some of what is there to its sources. True: that was all.
+    pub(super) fn give_back_some(&mut self) -> bool {
+        self.unnumber();
+        let mut bytes = 0;
+        while bytes < RETURN_SLICE_BYTES {
+            let Some(parcel) = self.waiting.pop_front() else { return true };
+            bytes += parcel.frame_bytes();
+            expire(parcel);
+        }
+        false
+    }
+}
+
+/// Returns what reaches a session that is down.
+pub(super) fn expire(parcel: Parcel) {
+    parcel.give_back(ErrorCode::Expired, "its service did not come back within resume_window_ms");
+}

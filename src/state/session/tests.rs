@@ -1,0 +1,147 @@
+//! Scenes from one session's life, with a clock that only moves when told to.
+
+use super::attached::{CLOSE_GRACE, MAX_PRESENCE_IN_FLIGHT};
+use super::*;
+use crate::protocol::name::{Name, ShardId};
+use crate::protocol::op::{PresenceEvent, WaitReason};
+
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const SETTINGS: Settings = Settings {
+    pulse: Limits { heartbeat: HEARTBEAT, stuck: Duration::from_secs(30), min_drain_bytes: 65_536 },
+    max_unacked: 4,
+    max_presence: 3,
+};
+const CONNECTION: ConnectionId = ConnectionId(7);
+
+/// A session, its clock, and what it wanted done since it was last asked.
+struct Scene {
+    session: Session,
+    now: Instant,
+    actions: VecDeque<Action>,
+}
+
+impl Scene {
+    fn attached() -> Self {
+        let mut scene =
+            Self { session: Session::new(SETTINGS), now: Instant::now(), actions: VecDeque::new() };
+        scene.step(Input::Attach { connection: CONNECTION, acks: false });
+        scene
+    }
+
+    fn step(&mut self, input: Input) {
+        self.session.step(input, self.now, &mut self.actions);
+    }
+
+    /// Lets time pass, waking the session when it asks for it; its connection is well.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.session.next_wake().filter(|at| *at <= end) {
+            self.now = at.max(self.now);
+            self.step(Input::Wake(Some(Observation { heard: self.now, taken: 0, waiting: false })));
+        }
+        self.now = end;
+    }
+
+    fn take(&mut self) -> Vec<String> {
+        self.actions.drain(..).map(|action| format!("{action:?}")).collect()
+    }
+}
+
+fn presence(service: &str, event: PresenceEvent) -> Input {
+    let service = Name::new(service).unwrap();
+    Input::Presence(Presence { service, event, reason: None, group: None, shards: vec![ShardId(0)], at: 0 })
+}
+
+fn wait(position: u64) -> Input {
+    Input::ShardWait(ShardWait { reason: WaitReason::NoFreeShard, position, retry_after_ms: None })
+}
+
+#[test]
+fn a_ping_goes_out_each_heartbeat() {
+    let mut scene = Scene::attached();
+    scene.pass(HEARTBEAT * 3);
+    assert_eq!(scene.take(), ["Ping"; 3]);
+}
+
+#[test]
+fn shard_wait_comes_at_most_once_a_second_with_the_latest_position() {
+    let mut scene = Scene::attached();
+    for position in (1..=5).rev() {
+        scene.step(wait(position));
+    }
+    assert_eq!(scene.take().len(), 1, "the first goes out at once");
+    scene.pass(Duration::from_millis(999));
+    assert_eq!(scene.take().len(), 0);
+    scene.pass(Duration::from_millis(1));
+    let told = scene.take();
+    assert!(told.len() == 1 && told[0].contains("position: 1"), "{told:?}");
+    scene.pass(Duration::from_secs(3));
+    assert_eq!(scene.take().len(), 0, "nothing has changed");
+}
+
+#[test]
+fn presence_is_coalesced_by_service_and_bounded() {
+    let mut scene = Scene::attached();
+    for index in 0..MAX_PRESENCE_IN_FLIGHT {
+        scene.step(presence(&format!("s{index}"), PresenceEvent::Up));
+    }
+    assert_eq!(scene.take().len(), MAX_PRESENCE_IN_FLIGHT);
+    for event in [PresenceEvent::Away, PresenceEvent::Resumed, PresenceEvent::Down] {
+        scene.step(presence("flapping", event));
+    }
+    assert_eq!(scene.take().len(), 0, "the connection has enough to write");
+    scene.step(Input::Written { connection: CONNECTION, bytes: 0, presences: 1 });
+    let told = scene.take();
+    assert!(told.len() == 1 && told[0].contains("Down"), "{told:?}");
+    for index in 0..4 {
+        scene.step(presence(&format!("more-{index}"), PresenceEvent::Up));
+    }
+    assert_eq!(scene.take(), ["Close(TooSlow)"], "it does not take them");
+}
+
+#[test]
+fn a_connection_that_does_not_close_when_told_is_cut_off() {
+    let mut scene = Scene::attached();
+    scene.step(Input::CloseAfter { deadline: Duration::from_millis(300), close: Close::ShutDown });
+    scene.pass(Duration::from_millis(299));
+    assert_eq!(scene.take().len(), 0);
+    scene.pass(Duration::from_millis(1));
+    assert_eq!(scene.take(), ["Close(ShutDown)"]);
+    scene.pass(CLOSE_GRACE);
+    assert_eq!(scene.take(), ["CutOff(ShutDown)"]);
+}
+
+#[test]
+fn a_takeover_does_not_escape_the_deadline_of_shutdown() {
+    for (close, expected) in [(Close::ShutDown, &["Close(ShutDown)"][..]), (Close::Rebooted, &[])] {
+        let mut scene = Scene::attached();
+        scene.step(Input::CloseAfter { deadline: Duration::from_millis(300), close });
+        scene.step(Input::Attach { connection: ConnectionId(8), acks: false });
+        scene.pass(Duration::from_millis(300));
+        assert_eq!(scene.take(), expected, "{close:?}: who comes back after REBOOT has obeyed");
+    }
+}
+
+#[test]
+fn the_window_of_the_last_connection_ends_once() {
+    let mut scene = Scene::attached();
+    let window = Duration::from_secs(30);
+    scene.step(Input::Detach { connection: CONNECTION, window });
+    scene.pass(window * 2);
+    assert_eq!(scene.take(), ["WindowElapsed(ConnectionId(7))"]);
+    scene.step(Input::Attach { connection: ConnectionId(8), acks: false });
+    scene.step(Input::Detach { connection: CONNECTION, window });
+    assert_eq!(scene.session.connection(), Some(ConnectionId(8)), "an old connection's end changes nothing");
+}
+
+#[test]
+fn ops_for_a_service_that_is_away_are_lost() {
+    let mut scene = Scene::attached();
+    scene.step(Input::Detach { connection: CONNECTION, window: Duration::from_secs(30) });
+    let shutdown = || GatewayOp::Shutdown { reason: String::new(), deadline_ms: 1 };
+    scene.step(Input::Op(shutdown()));
+    scene.step(Input::Attach { connection: ConnectionId(8), acks: false });
+    assert_eq!(scene.take().len(), 0);
+    scene.step(Input::Op(shutdown()));
+    assert_eq!(scene.take().len(), 1);
+}
