@@ -18,12 +18,13 @@ mod identify;
 mod services;
 
 use actix_web::http::Method;
-use actix_web::http::header::ALLOW;
+use actix_web::http::header::{ALLOW, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
 use actix_web::web::{Data, Payload, Query, ServiceConfig, get, post, resource, to};
 use actix_web::{HttpRequest, HttpResponse};
 
 use self::body::error;
-use crate::networker::websocket::{self, Entrance, Opening};
+use crate::networker::entrance::Entrance;
+use crate::networker::websocket::{self, NoHandshake, Opening};
 
 /// What `GET /` says.
 const INDEX: &str = "gateway: a message broker for the services of a distributed bot
@@ -74,9 +75,18 @@ async fn socket(
     query: Query<Opening>,
     entrance: Data<Entrance>,
 ) -> HttpResponse {
-    websocket::open(&request, payload, query, entrance).unwrap_or_else(|refused| {
-        error(400, "websocket_expected", &format!("GET /gateway opens a WebSocket (RFC 6455): {refused}"))
-    })
+    websocket::open(&request, payload, query, entrance).unwrap_or_else(|refused| not_a_websocket(&refused))
+}
+
+/// RFC 9110 section 15.5.22, RFC 6455 section 4.4.
+fn not_a_websocket(refused: &NoHandshake) -> HttpResponse {
+    let status = if refused.is_upgrade { 400 } else { 426 };
+    let message = format!("GET /gateway opens a WebSocket (RFC 6455): {}", refused.reason);
+    let mut response = error(status, "websocket_expected", &message);
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
 }
 
 async fn not_found() -> HttpResponse {

@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`entrance`] | what every connection needs, and where it waits until it has identified |
 //! | [`websocket`] | the `Connection` actor: one WebSocket, from its handshake to its end |
 //! | [`bursts`] | bytes in: all frames of one read become one burst of messages |
 //! | [`dispatch`] | what each message of a burst asks for: the hot path |
@@ -11,6 +12,7 @@
 
 pub(crate) mod bursts;
 pub(crate) mod dispatch;
+pub(crate) mod entrance;
 pub(crate) mod outgoing;
 mod refusals;
 pub(crate) mod websocket;

@@ -2,13 +2,11 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::AsFd;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, Context, Supervisor};
-use actix_web::dev::{Extensions, ServerHandle};
+use actix_web::dev::ServerHandle;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
@@ -19,21 +17,16 @@ use tokio::sync::{oneshot, watch};
 use crate::actors::gateway::{Drain, Gateway};
 use crate::config::Config;
 use crate::http;
-use crate::networker::websocket::Entrance;
+use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::routes::{Routes, ShardTable};
-use crate::socket::Socket;
-use crate::state::account::Accounts;
-use crate::state::gauge::Total;
 use crate::state::route::Shared;
-use crate::state::tally::{CloseTally, ConnectionTally, ErrorTally, PanicTally};
-use crate::state::waiting_room::WaitingRoom;
 
-/// Descriptors that are not for services: listeners, epoll, and twice [`SPARE_CONNECTIONS`].
-const SPARE_DESCRIPTORS: u64 = 1024;
+/// Descriptors that are not for connections: listener, epoll, log.
+const SPARE_DESCRIPTORS: u64 = 128;
 
-/// Connections beyond `max_connections`: HTTP requests, and services that are told why they are
-/// refused. Beyond them nothing is accepted until one ends.
-const SPARE_CONNECTIONS: usize = 384;
+/// Of the descriptors that connections may have, those that have not identified get at most one in
+/// so many where the limit is tight.
+const UNIDENTIFIED_SHARE: usize = 4;
 
 /// How long an idle HTTP connection is kept, and how long a closing one is waited for.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -47,28 +40,14 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let config = Arc::new(within_descriptor_limit(config)?);
-    let shared = Arc::new(Shared {
-        accounts: Accounts::new(config.max_account_names),
-        total: Total::new(config.mailbox_total_bytes),
-        errors: ErrorTally::default(),
-        closes: CloseTally::default(),
-        connections: ConnectionTally::default(),
-        panics: PanicTally::default(),
-    });
+    let shared = Arc::new(Shared::new(config.max_account_names, config.mailbox_total_bytes));
     let routes = Arc::new(Routes::new(ShardTable::new(config.shards), shared));
     let gateway_arbiter = Arbiter::new();
     let (close_all, closing) = watch::channel(false);
     let gateway = Gateway::new(config.clone(), routes.clone(), close_all);
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
-    let entrance = Data::new(Entrance {
-        config: config.clone(),
-        gateway: gateway.clone(),
-        routes,
-        next_connection: AtomicU64::new(1),
-        closing,
-        unidentified: Mutex::new(WaitingRoom::new(config.max_unidentified)),
-    });
+    let entrance = Data::new(Entrance::new(config.clone(), gateway.clone(), routes, closing));
     log::info!("listening on {}", listener.local_addr()?);
     let server = start_server(&config, listener, entrance)?;
     let handle = server.handle();
@@ -88,8 +67,9 @@ fn start_server(
     entrance: Data<Entrance>,
 ) -> io::Result<actix_web::dev::Server> {
     let hosts = Data::new(http::guard::Hosts::new(config));
-    let for_each_worker = (config.max_connections + SPARE_CONNECTIONS).div_ceil(config.workers);
-    let user_timeout = config.stuck * 2;
+    let at_once = config.max_connections + config.max_unidentified + REFUSED_AT_ONCE;
+    let for_each_worker = at_once.div_ceil(config.workers);
+    let arrivals = entrance.clone().into_inner();
     let server = HttpServer::new(move || {
         App::new()
             .app_data(entrance.clone())
@@ -101,28 +81,17 @@ fn start_server(
     .max_connections(for_each_worker)
     .tcp_nodelay(true)
     .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(config.identify_timeout)
+    .client_request_timeout(config.handshake_timeout)
     .client_disconnect_timeout(DISCONNECT_TIMEOUT)
     .disable_signals()
     .shutdown_timeout(1)
     .on_connect(move |stream, extensions| {
         if let Some(stream) = stream.downcast_ref::<TcpStream>() {
-            remember_socket(stream, user_timeout, extensions);
+            Arrival::let_in(stream, &arrivals, extensions);
         }
     })
     .listen(listener)?;
     Ok(server.run())
-}
-
-/// Keeps a second hold on the socket for the connection that may come of it.
-fn remember_socket(stream: &impl AsFd, user_timeout: Duration, extensions: &mut Extensions) {
-    match Socket::duplicate(stream) {
-        Ok(socket) => {
-            socket.set_user_timeout(user_timeout);
-            extensions.insert(Arc::new(socket));
-        }
-        Err(error) => log::warn!("a connection's descriptor could not be duplicated: {error}"),
-    }
 }
 
 async fn stop(gateway: &Addr<Gateway>, server: &ServerHandle) {
@@ -134,19 +103,27 @@ async fn stop(gateway: &Addr<Gateway>, server: &ServerHandle) {
     log::info!("stopped");
 }
 
-/// Raises the limit of open descriptors as far as it goes, and lowers `max_connections` to what
-/// it allows.
+/// Raises the limit of open descriptors as far as it goes, and lowers `max_connections` and
+/// `max_unidentified` to what it allows.
 fn within_descriptor_limit(mut config: Config) -> io::Result<Config> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     // Each connection takes two: the server's and our own hold on it.
-    let allowed = usize::try_from(hard.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(1);
-    if allowed < config.max_connections {
-        log::warn!(
-            "max_connections is lowered from {} to {allowed}: the process may open {hard} files (ulimit -n)",
-            config.max_connections
-        );
-        config.max_connections = allowed;
+    let allowed = usize::try_from(hard.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    let unidentified = config.max_unidentified + REFUSED_AT_ONCE;
+    if allowed >= config.max_connections.saturating_add(unidentified) {
+        return Ok(config);
     }
+    let unidentified = unidentified.min(allowed / UNIDENTIFIED_SHARE);
+    let connections = config.max_connections.min(allowed - unidentified).max(1);
+    log::warn!(
+        "max_connections is lowered from {} to {connections}, max_unidentified from {} to {}: \
+         the process may open {hard} files (ulimit -n)",
+        config.max_connections,
+        config.max_unidentified,
+        config.max_unidentified.min(unidentified / 2).max(1),
+    );
+    config.max_connections = connections;
+    config.max_unidentified = config.max_unidentified.min(unidentified / 2).max(1);
     Ok(config)
 }

@@ -7,9 +7,13 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::socket::{Shutdown as How, getsockopt, setsockopt, shutdown, sockopt};
+
+use crate::protocol::close::Close;
+use crate::state::tally::CloseTally;
 
 mod option {
     // The macro calls the others by their bare names.
@@ -26,7 +30,11 @@ const TCP_ESTABLISHED: u8 = 1;
 
 /// A duplicate of a connection's descriptor.
 #[derive(Debug)]
-pub(crate) struct Socket(OwnedFd);
+pub(crate) struct Socket {
+    descriptor: OwnedFd,
+    /// Whether it was counted how the connection ended.
+    is_counted: AtomicBool,
+}
 
 /// What the kernel says of a connection.
 #[derive(Debug, Clone, Copy, Default)]
@@ -41,25 +49,33 @@ pub(crate) struct Traffic {
 
 impl Socket {
     pub(crate) fn duplicate(stream: &impl AsFd) -> io::Result<Self> {
-        stream.as_fd().try_clone_to_owned().map(Self)
+        let descriptor = stream.as_fd().try_clone_to_owned()?;
+        Ok(Self { descriptor, is_counted: AtomicBool::new(false) })
+    }
+
+    /// Counts how the connection ends, once: whoever decides it first is right.
+    pub(crate) fn count_close(&self, close: Close, closes: &CloseTally) {
+        if !self.is_counted.swap(true, Ordering::AcqRel) {
+            closes.add(close);
+        }
     }
 
     /// Tells the kernel to give the connection up when bytes stay unacknowledged for that long.
     pub(crate) fn set_user_timeout(&self, timeout: Duration) {
         let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = setsockopt(&self.0, sockopt::TcpUserTimeout, &millis) {
+        if let Err(error) = setsockopt(&self.descriptor, sockopt::TcpUserTimeout, &millis) {
             log::debug!("TCP_USER_TIMEOUT could not be set: {error}");
         }
     }
 
     /// Whether the peer has closed its side, even if we have not read so far.
     pub(crate) fn has_hung_up(&self) -> bool {
-        getsockopt(&self.0, option::TcpInfo).is_ok_and(|info| info.tcpi_state != TCP_ESTABLISHED)
+        getsockopt(&self.descriptor, option::TcpInfo).is_ok_and(|info| info.tcpi_state != TCP_ESTABLISHED)
     }
 
     /// What the kernel says; nothing where it is not TCP.
     pub(crate) fn traffic(&self) -> Traffic {
-        getsockopt(&self.0, option::TcpInfo).map_or_else(
+        getsockopt(&self.descriptor, option::TcpInfo).map_or_else(
             |_| Traffic::default(),
             |info| Traffic {
                 acknowledged: info.tcpi_bytes_acked,
@@ -82,6 +98,6 @@ impl Socket {
     fn shut(&self, how: Shutdown) {
         let how = if how == Shutdown::Write { How::Write } else { How::Both };
         // It fails only where the peer has ended the connection already.
-        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.0), how);
+        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.descriptor), how);
     }
 }

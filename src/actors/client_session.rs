@@ -110,7 +110,7 @@ impl ClientSession {
     /// itself is not polled.
     fn cut_off(&self, close: Close) {
         let Some(link) = &self.link else { return };
-        self.identity.closes().add(close);
+        link.life.count_close(close, self.identity.closes());
         let reason = format!("cut off with {}: {}", close.code(), close.reason());
         self.gateway.do_send(ConnectionEnded { connection: link.id, how: Ended::Lost, reason });
         link.life.cut_off();

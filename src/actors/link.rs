@@ -13,6 +13,7 @@ use crate::protocol::close::Close;
 use crate::protocol::name::ConnectionId;
 use crate::socket::Socket;
 use crate::state::pulse::Observation;
+use crate::state::tally::CloseTally;
 
 /// The most ops of a service that may be on their way, its unread answers included. While it is
 /// reached, the service's socket is not read.
@@ -88,6 +89,11 @@ impl Life {
 
     pub(crate) fn has_hung_up(&self) -> bool {
         self.socket.has_hung_up()
+    }
+
+    /// Counts how the connection ends; only the first count stands.
+    pub(crate) fn count_close(&self, close: Close, closes: &CloseTally) {
+        self.socket.count_close(close, closes);
     }
 
     /// Ends the connection at its socket, however stuck it is.

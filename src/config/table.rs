@@ -54,7 +54,8 @@ settings! {
     /// Sessions at once, those away included; beyond it a service is rejected with `at_capacity`.
     "max_sessions" => max_sessions: usize = Kind::number("sessions", 1..=1_000_000, 20_000);
 
-    /// Connections at once that have not identified; for one more, the oldest of them is closed.
+    /// Connections at once that have not identified, whatever they do instead; for one more, the
+    /// oldest of them is closed.
     "max_unidentified" => max_unidentified: usize = Kind::number("connections", 1..=1_000_000, 1_000);
 
     /// Size of one whole message; a bigger one closes its connection (1009).
@@ -83,6 +84,10 @@ settings! {
     /// How long in any second a sender to a full mailbox is held back before its message is refused
     /// (`mailbox_full`).
     "hold_ms" => hold: Duration = Kind::number("milliseconds", 0..=1_000, 250);
+
+    /// How long the head of a request may take to come, and its body.
+    "handshake_timeout_ms" => handshake_timeout: Duration =
+        Kind::number("milliseconds", 100..=3_600_000, 5_000);
 
     /// A connection without IDENTIFY for so long is closed (4001).
     "identify_timeout_ms" => identify_timeout: Duration =

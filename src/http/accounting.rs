@@ -9,7 +9,7 @@ use actix_web::HttpResponse;
 use actix_web::web::Data;
 use serde_json::{Map, Value, json};
 
-use crate::networker::websocket::Entrance;
+use crate::networker::entrance::Entrance;
 use crate::state::account::{Amount, Balance, Row};
 
 pub(super) async fn accounting(entrance: Data<Entrance>) -> HttpResponse {

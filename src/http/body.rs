@@ -8,6 +8,9 @@ use actix_web::web::{Bytes, BytesMut, Payload};
 use futures_util::StreamExt;
 use serde_json::json;
 
+use crate::networker::entrance::Entrance;
+use crate::state::tally::Turned;
+
 /// The most bytes in a body.
 pub(super) const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -18,8 +21,25 @@ pub(super) fn error(status: u16, code: &str, message: &str) -> HttpResponse {
 }
 
 /// A JSON body. Empty where there is none; with one, its type must be named: a form of a web page
-/// cannot do that.
-pub(super) async fn json_body(request: &HttpRequest, mut payload: Payload) -> Result<Bytes, HttpResponse> {
+/// cannot do that. It may take `handshake_timeout_ms` to come.
+pub(super) async fn json_body(
+    request: &HttpRequest,
+    payload: Payload,
+    entrance: &Entrance,
+) -> Result<Bytes, HttpResponse> {
+    let time = entrance.config.handshake_timeout;
+    let body = tokio::time::timeout(time, whole_body(payload)).await.unwrap_or_else(|_| {
+        entrance.turn_away(Turned::SlowBody);
+        let message = format!("the body took longer than handshake_timeout_ms = {}", time.as_millis());
+        Err(error(408, "body_too_slow", &message))
+    })?;
+    if body.is_empty() || is_json(request) {
+        return Ok(body);
+    }
+    Err(error(415, "not_json", "a body must have the Content-Type application/json"))
+}
+
+async fn whole_body(mut payload: Payload) -> Result<Bytes, HttpResponse> {
     let mut body = BytesMut::new();
     while let Some(part) = payload.next().await {
         let part =
@@ -30,10 +50,7 @@ pub(super) async fn json_body(request: &HttpRequest, mut payload: Payload) -> Re
         }
         body.extend_from_slice(&part);
     }
-    if body.is_empty() || is_json(request) {
-        return Ok(body.freeze());
-    }
-    Err(error(415, "not_json", "a body must have the Content-Type application/json"))
+    Ok(body.freeze())
 }
 
 fn is_json(request: &HttpRequest) -> bool {

@@ -5,16 +5,20 @@
 //! cross-site WebSocket hijacking; DNS rebinding.)
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::rc::Rc;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use actix_web::http::uri::Authority;
 use actix_web::middleware::Next;
 use actix_web::web::Data;
 use actix_web::{Error, HttpResponse};
 
 use super::body::error;
 use crate::config::Config;
+use crate::networker::entrance::{Arrival, Entrance};
+use crate::state::tally::Turned;
 
 /// Under which hosts the gateway may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +34,12 @@ impl Hosts {
         if is_loopback(config.listen.ip()) { Self::Loopback } else { Self::Any }
     }
 
-    /// Why the request is refused, if it is.
-    fn refusal(self, headers: &HeaderMap) -> Option<&'static str> {
+    /// Why the request is refused, if it is. `authority` is the host of an absolute URL in the
+    /// request line, which stands above `Host` (RFC 9112 section 3.2.2).
+    fn refusal(self, authority: Option<&str>, headers: &HeaderMap) -> Option<&'static str> {
         let Ok(host) = only(headers, &HOST) else { return Some("a request has one Host header") };
         let Some(host) = host else { return Some("a request must have a Host header") };
-        if self == Self::Loopback && !is_loopback_host(host) {
+        if self == Self::Loopback && ![Some(host), authority].into_iter().flatten().all(is_loopback_host) {
             return Some("this gateway listens on loopback: Host must be localhost, 127.0.0.1 or [::1]");
         }
         match only(headers, &ORIGIN) {
@@ -48,10 +53,16 @@ impl Hosts {
 /// The middleware.
 pub(crate) async fn guard(
     hosts: Data<Hosts>,
+    entrance: Data<Entrance>,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Some(message) = hosts.refusal(request.headers()) {
+    if let Some(arrival) = request.conn_data::<Rc<Arrival>>() {
+        arrival.asked();
+    }
+    let authority = request.uri().authority().map(Authority::as_str);
+    if let Some(message) = hosts.refusal(authority, request.headers()) {
+        entrance.turn_away(Turned::ForeignPage);
         log::debug!("a request was refused: {message}");
         let response: HttpResponse = error(403, "forbidden", message);
         return Ok(request.into_response(response));
@@ -114,7 +125,16 @@ mod tests {
         for (name, value) in sent {
             headers.append(name.clone(), HeaderValue::from_str(value).unwrap());
         }
-        hosts.refusal(&headers)
+        hosts.refusal(None, &headers)
+    }
+
+    #[test]
+    fn an_absolute_url_stands_above_the_host() {
+        let mut headers = HeaderMap::new();
+        headers.append(HOST, HeaderValue::from_static("localhost:7117"));
+        assert_eq!(Hosts::Loopback.refusal(Some("127.0.0.1:7117"), &headers), None);
+        assert!(Hosts::Loopback.refusal(Some("evil.example:7117"), &headers).is_some());
+        assert_eq!(Hosts::Any.refusal(Some("evil.example:7117"), &headers), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::body::error;
 use super::services::word;
 use crate::actors::gateway::{ListServices, ReportShards, ServiceState};
 use crate::metrics::{Exposition, Kind};
-use crate::networker::websocket::Entrance;
+use crate::networker::entrance::Entrance;
 
 /// How long the gateway actor may take to answer before it is not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,6 +75,14 @@ fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
         "Connections closed, by code.",
         "code",
         closes,
+    );
+    let turned = shared.turned.iter().map(|(why, count)| (why.as_str(), count));
+    exposition.by_label(
+        "gateway_turned_away_total",
+        Kind::Counter,
+        "Connections that never became a service and requests that were not answered as asked, by why.",
+        "why",
+        turned,
     );
     let panics = shared.panics.iter().map(|(part, count)| (part.as_str(), count));
     exposition.by_label("gateway_panics_total", Kind::Counter, "Panics caught, by where.", "part", panics);

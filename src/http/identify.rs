@@ -7,7 +7,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::{error, json_body};
 use crate::actors::gateway::PostIdentify;
-use crate::networker::websocket::Entrance;
+use crate::networker::entrance::Entrance;
 use crate::protocol::envelope::Route;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::Name;
@@ -15,7 +15,7 @@ use crate::protocol::op::{self, GatewayOp, Reject, ServiceOp};
 use crate::protocol::scan::{Limits, scan};
 
 pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<Entrance>) -> HttpResponse {
-    let body = match json_body(&request, payload).await {
+    let body = match json_body(&request, payload, &entrance).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };

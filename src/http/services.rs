@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::body::{error, json_body};
 use crate::actors::gateway::{ListServices, ServiceState, ServiceView, StopError, StopService, Stopped};
-use crate::networker::websocket::Entrance;
+use crate::networker::entrance::Entrance;
 use crate::protocol::name::Name;
 use crate::state::registry::Stopping;
 
@@ -109,7 +109,7 @@ async fn stop(
 ) -> Result<HttpResponse, HttpResponse> {
     let name = Name::new(request.match_info().query("name"))
         .map_err(|invalid| error(400, "invalid_name", &invalid.to_string()))?;
-    let wish = Wish::parse(&json_body(request, payload).await?)?;
+    let wish = Wish::parse(&json_body(request, payload, entrance).await?)?;
     let deadline = wish.deadline_ms.map_or(entrance.config.deadline, Duration::from_millis);
     let reason = wish.reason.unwrap_or_else(|| "an operator asked for it".to_owned());
     let message = StopService { name: name.clone(), stopping, reason, deadline };

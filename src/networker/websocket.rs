@@ -11,8 +11,7 @@ mod pause;
 use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHandler};
 use actix_web::web::{Data, Payload, Query};
@@ -20,13 +19,14 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actix_web_actors::ws::{self, WebsocketContext};
 use futures_util::stream;
 use serde::Deserialize;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
 use super::bursts::{self, Burst, Bursts, Gate, Item};
 use super::dispatch::{Dispatcher, MessageLimits, Outcome};
+use super::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use super::outgoing::{Body, Outgoing};
 use crate::actors::client_session::{ClientSession, FromService};
-use crate::actors::gateway::{By, Confirm, Gateway};
+use crate::actors::gateway::{By, Confirm};
 use crate::actors::link::{Life, Link, MAX_OPS, OpPermit, Outbound};
 use crate::actors::supervision::text_of;
 use crate::config::Config;
@@ -35,54 +35,27 @@ use crate::protocol::error::{ErrorCode, RejectCode};
 use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
 use crate::protocol::op::{self, GatewayOp, Reject};
-use crate::routes::Routes;
-use crate::socket::Socket;
 use crate::state::hold::HoldBudget;
 use crate::state::registry::Ended;
-use crate::state::tally::{ConnectionTally, Part};
-use crate::state::waiting_room::WaitingRoom;
-
-/// Connections beyond `max_connections` that are still told why they are refused.
-const REFUSED_AT_ONCE: u64 = 256;
-
-/// What every connection needs of the gateway.
-pub(crate) struct Entrance {
-    pub(crate) config: Arc<Config>,
-    pub(crate) gateway: Addr<Gateway>,
-    pub(crate) routes: Arc<Routes>,
-    pub(crate) next_connection: AtomicU64,
-    /// True once every connection is to be closed.
-    pub(crate) closing: watch::Receiver<bool>,
-    pub(crate) unidentified: Mutex<WaitingRoom<Weak<Life>>>,
-}
-
-impl Entrance {
-    pub(crate) fn connections(&self) -> &ConnectionTally {
-        &self.routes.shared().connections
-    }
-
-    /// Lets a connection wait for IDENTIFY; another may have to leave for it.
-    fn let_wait(&self, id: ConnectionId, life: &Arc<Life>) {
-        let displaced = self.waiting_room().enter(id, Arc::downgrade(life));
-        if let Some(life) = displaced.and_then(|displaced| displaced.upgrade()) {
-            self.routes.shared().closes.add(Close::NotIdentified);
-            life.cut_off();
-        }
-    }
-
-    fn waiting_room(&self) -> MutexGuard<'_, WaitingRoom<Weak<Life>>> {
-        self.unidentified.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn mint_id(&self) -> ConnectionId {
-        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
-    }
-}
+use crate::state::tally::{Part, Turned};
 
 /// The query of `GET /gateway`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Opening {
     ticket: Option<String>,
+}
+
+/// The request was no handshake of a WebSocket.
+pub(crate) struct NoHandshake {
+    pub(crate) reason: String,
+    /// It asked for a WebSocket of this version, but not as it should.
+    pub(crate) is_upgrade: bool,
+}
+
+impl From<ws::HandshakeError> for NoHandshake {
+    fn from(error: ws::HandshakeError) -> Self {
+        Self { reason: error.to_string(), is_upgrade: matches!(error, ws::HandshakeError::BadWebsocketKey) }
+    }
 }
 
 /// `GET /gateway`: the handshake.
@@ -91,15 +64,16 @@ pub(crate) fn open(
     payload: Payload,
     query: Query<Opening>,
     entrance: Data<Entrance>,
-) -> Result<HttpResponse, ws::HandshakeError> {
+) -> Result<HttpResponse, NoHandshake> {
     let mut response = ws::handshake(request)?;
     let over = entrance.connections().now().saturating_sub(entrance.config.max_connections as u64);
-    let socket = request.conn_data::<Arc<Socket>>().cloned();
-    let (Some(socket), Some(address)) = (socket, request.peer_addr().map(|address| address.ip())) else {
+    let arrival = request.conn_data::<Rc<Arrival>>().cloned();
+    let (Some(arrival), Some(address)) = (arrival, request.peer_addr().map(|address| address.ip())) else {
         return Ok(HttpResponse::ServiceUnavailable()
             .body("the gateway has no descriptor left for this connection\n"));
     };
-    if over > REFUSED_AT_ONCE {
+    if over > REFUSED_AT_ONCE as u64 {
+        entrance.turn_away(Turned::AtCapacity);
         return Ok(
             HttpResponse::ServiceUnavailable().body("there are more than max_connections connections\n")
         );
@@ -107,7 +81,7 @@ pub(crate) fn open(
     Ok(start(
         &mut response,
         payload,
-        Connection::new(entrance.into_inner(), socket, address, query.into_inner()),
+        Connection::new(entrance.into_inner(), arrival, address, query.into_inner()),
     ))
 }
 
@@ -124,6 +98,7 @@ fn start(response: &mut HttpResponseBuilder, payload: Payload, mut connection: C
 pub(crate) struct Connection {
     id: ConnectionId,
     entrance: Arc<Entrance>,
+    arrival: Rc<Arrival>,
     life: Arc<Life>,
     address: IpAddr,
     opening: Opening,
@@ -176,10 +151,11 @@ enum Flow {
 type Ctx = WebsocketContext<Connection>;
 
 impl Connection {
-    fn new(entrance: Arc<Entrance>, socket: Arc<Socket>, address: IpAddr, opening: Opening) -> Self {
+    fn new(entrance: Arc<Entrance>, arrival: Rc<Arrival>, address: IpAddr, opening: Opening) -> Self {
         Self {
             id: entrance.mint_id(),
-            life: Arc::new(Life::new(socket)),
+            life: Arc::new(Life::new(arrival.socket().clone())),
+            arrival,
             address,
             opening,
             bursts: None,
@@ -257,7 +233,7 @@ impl Connection {
                 Flow::End
             }
             Item::End => {
-                self.end(Ended::Lost, "its connection was lost");
+                self.lost();
                 Flow::End
             }
         }
@@ -334,6 +310,7 @@ impl Connection {
     }
 
     fn refuse_over_capacity(&mut self, context: &mut Ctx) {
+        self.entrance.turn_away(Turned::AtCapacity);
         let message =
             format!("there are max_connections = {} connections", self.entrance.config.max_connections);
         let retry_after_ms = Some(1000);
@@ -353,7 +330,6 @@ impl Actor for Connection {
         if self.entrance.connections().now() > self.entrance.config.max_connections as u64 {
             return self.refuse_over_capacity(context);
         }
-        self.entrance.let_wait(self.id, &self.life);
         self.wait_for_identify(context);
         if let Some(ticket) = self.opening.ticket.take() {
             self.ask_to_be(By::Ticket(ticket), context);
@@ -361,14 +337,12 @@ impl Actor for Connection {
     }
 
     fn stopping(&mut self, _: &mut Ctx) -> Running {
+        self.count_close(Close::Lost);
         self.tell_end(Ended::Lost, "its connection was lost");
         Running::Stop
     }
 
     fn stopped(&mut self, _: &mut Ctx) {
-        if self.deadline.is_some() {
-            self.entrance.waiting_room().leave(self.id);
-        }
         self.entrance.connections().ended();
     }
 }

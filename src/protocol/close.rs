@@ -5,6 +5,9 @@
 pub enum Close {
     /// The service left; its close frame is answered with its own code. No matter.
     Left,
+    /// The connection ended without a close frame. This code is never sent (RFC 6455 section
+    /// 7.1.5).
+    Lost,
     /// The frames broke RFC 6455. Do not reconnect before it is mended.
     ProtocolError,
     /// A binary message came. Do not reconnect before it is mended.
@@ -38,8 +41,9 @@ pub enum Close {
 pub const LEAVES_FOR_GOOD: u16 = 4000;
 
 impl Close {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Left,
+        Self::Lost,
         Self::ProtocolError,
         Self::Binary,
         Self::NotUtf8,
@@ -59,6 +63,7 @@ impl Close {
     pub fn code(self) -> u16 {
         match self {
             Self::Left => 1000,
+            Self::Lost => 1006,
             Self::ProtocolError => 1002,
             Self::Binary => 1003,
             Self::NotUtf8 => 1007,
@@ -78,7 +83,7 @@ impl Close {
     /// bytes, as RFC 6455 section 5.5 demands.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::Left => "",
+            Self::Left | Self::Lost => "",
             Self::ProtocolError => "the frames break RFC 6455",
             Self::Binary => "a message must be text, this one was binary",
             Self::NotUtf8 => "a text message must be UTF-8",

@@ -145,14 +145,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let shared = Arc::new(Shared {
-            accounts: Accounts::new(100),
-            total: Total::new(TOTAL_BYTES),
-            errors: ErrorTally::default(),
-            closes: CloseTally::default(),
-            connections: ConnectionTally::default(),
-            panics: PanicTally::default(),
-        });
+        let shared = Arc::new(Shared::new(100, TOTAL_BYTES));
         let mut world = Self {
             services: Vec::new(),
             gone: Vec::new(),

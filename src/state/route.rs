@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use super::account::{Accounts, Entry};
 use super::gauge::{Bounds, Gauge, Total};
 use super::parcel::Parcel;
-use super::tally::{CloseTally, ConnectionTally, ErrorTally, PanicTally};
+use super::tally::{CloseTally, ConnectionTally, ErrorTally, PanicTally, TurnedTally};
 use crate::protocol::name::{ConnectionId, Name};
 
 /// Takes parcels into a session's mailbox. Must not block; may drop the parcel, which then
@@ -27,7 +27,24 @@ pub struct Shared {
     pub errors: ErrorTally,
     pub closes: CloseTally,
     pub connections: ConnectionTally,
+    pub turned: TurnedTally,
     pub panics: PanicTally,
+}
+
+impl Shared {
+    /// Nothing counted yet; the bounds are the settings `max_account_names` and
+    /// `mailbox_total_bytes`.
+    pub fn new(max_account_names: usize, mailbox_total_bytes: u64) -> Self {
+        Self {
+            accounts: Accounts::new(max_account_names),
+            total: Total::new(mailbox_total_bytes),
+            errors: ErrorTally::default(),
+            closes: CloseTally::default(),
+            connections: ConnectionTally::default(),
+            turned: TurnedTally::default(),
+            panics: PanicTally::default(),
+        }
+    }
 }
 
 /// Who a session is. Unlike its [`Route`] it does not lead there, so the session's own actor can

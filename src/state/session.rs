@@ -112,7 +112,7 @@ pub enum Action {
 
 #[derive(Debug)]
 enum Phase {
-    Up(Attached),
+    Up(Box<Attached>),
     /// `None`: a new session that waits for its first connection.
     Away {
         window: Option<Window>,
@@ -283,7 +283,8 @@ impl Session {
             Phase::Away { .. } => None,
         };
         self.mailbox.rewind(acks);
-        self.phase = Phase::Up(Attached::new(connection, acks, close_after, self.settings.pulse, now));
+        let up = Attached::new(connection, acks, close_after, self.settings.pulse, now);
+        self.phase = Phase::Up(Box::new(up));
         self.hand_over(actions);
         self.hand_over_presences(actions);
     }

@@ -62,6 +62,60 @@ impl PanicTally {
     }
 }
 
+/// Why a connection never became a service, or a request was not answered as it asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// It ended before a whole request had come.
+    NoRequest,
+    /// It had not identified, and others came: `max_unidentified`.
+    Displaced,
+    /// There were more than `max_connections`.
+    AtCapacity,
+    /// The process had no descriptor left for it.
+    NoDescriptor,
+    /// The body of a request took longer than `handshake_timeout_ms`.
+    SlowBody,
+    /// `Host`, `Origin` or the URL showed that a web page is behind it.
+    ForeignPage,
+}
+
+impl Turned {
+    pub const ALL: [Self; 6] = [
+        Self::NoRequest,
+        Self::Displaced,
+        Self::AtCapacity,
+        Self::NoDescriptor,
+        Self::SlowBody,
+        Self::ForeignPage,
+    ];
+
+    /// Its label in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRequest => "no_request",
+            Self::Displaced => "displaced",
+            Self::AtCapacity => "at_capacity",
+            Self::NoDescriptor => "no_descriptor",
+            Self::SlowBody => "slow_body",
+            Self::ForeignPage => "foreign_page",
+        }
+    }
+}
+
+/// How many were turned away, by why.
+#[derive(Debug, Default)]
+pub struct TurnedTally([AtomicU64; Turned::ALL.len()]);
+
+impl TurnedTally {
+    pub fn add(&self, why: Turned) {
+        self.0[why as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Turned, u64)> {
+        Turned::ALL.into_iter().zip(&self.0).map(|(why, count)| (why, count.load(Ordering::Relaxed)))
+    }
+}
+
 /// How many ERRORs of each code were sent.
 #[derive(Debug, Default)]
 pub struct ErrorTally([AtomicU64; ErrorCode::ALL.len()]);

@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::name::ConnectionId;
-
 /// The room; `T` is what is needed to send somebody away.
 #[derive(Debug)]
 pub struct WaitingRoom<T> {
     places: usize,
-    waiting: BTreeMap<ConnectionId, T>,
+    waiting: BTreeMap<u64, T>,
 }
 
 impl<T> WaitingRoom<T> {
@@ -19,16 +17,16 @@ impl<T> WaitingRoom<T> {
         Self { places, waiting: BTreeMap::new() }
     }
 
-    /// A connection comes; gives who has to leave for it. Ids grow, so the lowest came first.
-    pub fn enter(&mut self, connection: ConnectionId, way_out: T) -> Option<T> {
+    /// A connection comes; gives who has to leave for it. `id`s grow, so the lowest came first.
+    pub fn enter(&mut self, id: u64, way_out: T) -> Option<T> {
         let displaced = if self.waiting.len() < self.places { None } else { self.waiting.pop_first() };
-        self.waiting.insert(connection, way_out);
+        self.waiting.insert(id, way_out);
         displaced.map(|(_, way_out)| way_out)
     }
 
     /// A connection identified, or ended.
-    pub fn leave(&mut self, connection: ConnectionId) {
-        self.waiting.remove(&connection);
+    pub fn leave(&mut self, id: u64) {
+        self.waiting.remove(&id);
     }
 }
 
@@ -39,10 +37,10 @@ mod tests {
     #[test]
     fn the_one_that_has_waited_longest_leaves_for_one_more() {
         let mut room = WaitingRoom::new(2);
-        let mut enter = |id| room.enter(ConnectionId(id), id);
+        let mut enter = |id| room.enter(id, id);
         assert_eq!([enter(1), enter(2), enter(3)], [None, None, Some(1)]);
-        room.leave(ConnectionId(2));
-        assert_eq!(room.enter(ConnectionId(4), 4), None, "there is a place again");
-        assert_eq!(room.enter(ConnectionId(5), 5), Some(3));
+        room.leave(2);
+        assert_eq!(room.enter(4, 4), None, "there is a place again");
+        assert_eq!(room.enter(5, 5), Some(3));
     }
 }

@@ -25,8 +25,8 @@ use crate::state::shards::Input;
 /// its close frame may still be on the way through another thread.
 const SECOND_LOOK: Duration = Duration::from_millis(50);
 
-/// How long a replaced connection may take to end by itself.
-const REPLACED_GRACE: Duration = Duration::from_secs(1);
+/// How long a connection that is closed may take to end by itself.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// A connection asks to be a service.
 #[derive(Debug, Message)]
@@ -153,8 +153,10 @@ impl Gateway {
         let handle = match self.registry.get(&name) {
             Some(known) => {
                 let (session, route) = (known.handle.session.clone(), known.handle.route.clone());
-                if matches!(finds, Finds::Live | Finds::HungUp) {
-                    known.handle.link.iter().for_each(replace_connection);
+                if matches!(finds, Finds::Live | Finds::HungUp)
+                    && let Some(link) = &known.handle.link
+                {
+                    self.close_at_once(link, Close::Replaced);
                 }
                 self.tell_allocator(Input::Resumed { service: name.clone() });
                 Handle { session, route, link: Some(link) }
@@ -189,6 +191,13 @@ impl Gateway {
         Handle { session, route, link: Some(link) }
     }
 
+    /// Closes a connection without its session, and cuts it off if it does not end soon.
+    fn close_at_once(&self, link: &Link, close: Close) {
+        link.life.count_close(close, &self.routes.shared().closes);
+        link.outbound.do_send(Outbound::Close(close));
+        link.life.cut_off_after(CLOSE_GRACE);
+    }
+
     fn announce_arrival(&mut self, name: &Name, group: Option<Name>, finds: Finds) {
         let (event, reason) = match finds {
             Finds::Nothing => (PresenceEvent::Up, "it identified"),
@@ -219,12 +228,6 @@ impl Gateway {
 /// Whether the connection of a session that is up has ended unnoticed.
 fn has_hung_up(handle: &Handle) -> bool {
     handle.link.as_ref().is_none_or(|link| link.life.has_hung_up())
-}
-
-/// Closes the connection that a session has, since another takes it over.
-fn replace_connection(link: &Link) {
-    link.outbound.do_send(Outbound::Close(Close::Replaced));
-    link.life.cut_off_after(REPLACED_GRACE);
 }
 
 fn random_secret() -> Result<Secret, Reject> {
@@ -351,8 +354,7 @@ impl Handler<GiveUp> for Gateway {
             let Some(known) = gateway.registry.get(&service) else { return };
             // Not through the session, which may crash at that too.
             if let Some(link) = &known.handle.link {
-                link.outbound.do_send(Outbound::Close(Close::Crashed));
-                link.life.cut_off_after(REPLACED_GRACE);
+                gateway.close_at_once(link, Close::Crashed);
             }
             gateway.end_session(&service, "it crashed too often");
         });

@@ -19,7 +19,7 @@ impl Connection {
             return;
         }
         self.flush();
-        self.entrance.routes.shared().closes.add(close);
+        self.count_close(close);
         self.tell_end(Ended::Lost, &format!("closed with {}: {}", close.code(), close.reason()));
         self.stage = Stage::Closing;
         self.outgoing.borrow_mut().close(frame::close(close));
@@ -35,7 +35,7 @@ impl Connection {
         }
         let Some((code, reason)) = parse(payload) else { return self.close(Close::ProtocolError, context) };
         self.flush();
-        self.entrance.routes.shared().closes.add(Close::Left);
+        self.count_close(Close::Left);
         let how = if code == Some(LEAVES_FOR_GOOD) { Ended::LeftForGood } else { Ended::Lost };
         let reason: String = reason.chars().filter(|character| !character.is_control()).collect();
         self.tell_end(how, &format!("it closed with {} {reason}", code.unwrap_or(1005)));
@@ -45,11 +45,16 @@ impl Connection {
         self.finish();
     }
 
-    /// The socket ended, or is to end without a word.
-    pub(super) fn end(&mut self, how: Ended, reason: &str) {
+    /// The socket ended.
+    pub(super) fn lost(&mut self) {
         self.flush();
-        self.tell_end(how, reason);
+        self.count_close(Close::Lost);
+        self.tell_end(Ended::Lost, "its connection was lost");
         self.finish();
+    }
+
+    pub(super) fn count_close(&self, close: Close) {
+        self.life.count_close(close, &self.entrance.routes.shared().closes);
     }
 
     fn finish(&mut self) {

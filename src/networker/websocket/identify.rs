@@ -53,8 +53,8 @@ impl Connection {
         let FirstMessage { accept, receipts, acks, session, route } = first;
         if let Some(deadline) = self.deadline.take() {
             context.cancel_future(deadline);
-            self.entrance.waiting_room().leave(self.id);
         }
+        self.arrival.identified();
         self.send(&GatewayOp::Accept(accept), None);
         let (connection, told) = (self.id, session.clone());
         self.outgoing.borrow_mut().set_on_written(Box::new(move |written: outgoing::Written| {
@@ -88,11 +88,11 @@ impl Connection {
     /// Closes the connection if it does not identify in time, or if the gateway stops before.
     pub(super) fn wait_for_identify(&mut self, context: &mut Ctx) {
         let timeout = self.entrance.config.identify_timeout;
-        let mut closing = self.entrance.closing.clone();
+        let closing = self.entrance.closing();
         let came = async move {
             tokio::select! {
                 () = tokio::time::sleep(timeout) => Close::NotIdentified,
-                _ = closing.wait_for(|closing| *closing) => Close::Restart,
+                () = closing => Close::Restart,
             }
         };
         let close = fut::wrap_future(came).map(|close, connection: &mut Self, context: &mut Ctx| {

@@ -1,0 +1,143 @@
+//! What every connection needs of the gateway, and where it waits until it has identified.
+//!
+//! A connection arrives when its socket is accepted, before a byte of it was read. From then until
+//! it is a service it has a place in one [waiting room](crate::state::waiting_room), whatever it
+//! does: says nothing, sends its request byte by byte, keeps an idle HTTP connection open, opens
+//! WebSockets and never identifies. So all of these are bounded together, by `max_unidentified`.
+
+use std::cell::Cell;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use actix::Addr;
+use actix_web::dev::Extensions;
+use tokio::sync::watch;
+
+use crate::actors::gateway::Gateway;
+use crate::config::Config;
+use crate::protocol::close::Close;
+use crate::protocol::name::ConnectionId;
+use crate::routes::Routes;
+use crate::socket::Socket;
+use crate::state::tally::{ConnectionTally, Turned};
+use crate::state::waiting_room::WaitingRoom;
+
+/// Connections beyond `max_connections` that are still told why they are refused.
+pub(crate) const REFUSED_AT_ONCE: usize = 256;
+
+/// What every connection needs of the gateway.
+pub(crate) struct Entrance {
+    pub(crate) config: Arc<Config>,
+    pub(crate) gateway: Addr<Gateway>,
+    pub(crate) routes: Arc<Routes>,
+    /// True once every connection is to be closed.
+    closing: watch::Receiver<bool>,
+    next_connection: AtomicU64,
+    next_arrival: AtomicU64,
+    unidentified: Mutex<WaitingRoom<Weak<Socket>>>,
+}
+
+impl Entrance {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        gateway: Addr<Gateway>,
+        routes: Arc<Routes>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        let unidentified = Mutex::new(WaitingRoom::new(config.max_unidentified));
+        Self {
+            config,
+            gateway,
+            routes,
+            closing,
+            next_connection: AtomicU64::new(1),
+            next_arrival: AtomicU64::new(0),
+            unidentified,
+        }
+    }
+
+    pub(crate) fn connections(&self) -> &ConnectionTally {
+        &self.routes.shared().connections
+    }
+
+    /// Counts a connection or request that was turned away.
+    pub(crate) fn turn_away(&self, why: Turned) {
+        self.routes.shared().turned.add(why);
+    }
+
+    /// Resolves once every connection is to be closed.
+    pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<> {
+        let mut closing = self.closing.clone();
+        async move {
+            // An error means that the gateway is gone: then too.
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
+
+    /// Ids grow: of two connections the later has the higher one.
+    pub(crate) fn mint_id(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn waiting_room(&self) -> MutexGuard<'_, WaitingRoom<Weak<Socket>>> {
+        self.unidentified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that was accepted. Dropped when it ends.
+pub(crate) struct Arrival {
+    id: u64,
+    socket: Arc<Socket>,
+    entrance: Arc<Entrance>,
+    /// It sent a whole request.
+    has_asked: Cell<bool>,
+}
+
+impl Arrival {
+    /// Lets a connection in, and keeps what is known of it with its other data. Another may have to
+    /// leave for it.
+    pub(crate) fn let_in(stream: &impl AsFd, entrance: &Arc<Entrance>, extensions: &mut Extensions) {
+        let socket = match Socket::duplicate(stream) {
+            Ok(socket) => Arc::new(socket),
+            Err(error) => {
+                entrance.turn_away(Turned::NoDescriptor);
+                return log::warn!("a connection's descriptor could not be duplicated: {error}");
+            }
+        };
+        socket.set_user_timeout(entrance.config.stuck * 2);
+        let id = entrance.next_arrival.fetch_add(1, Ordering::Relaxed);
+        let displaced = entrance.waiting_room().enter(id, Arc::downgrade(&socket));
+        if let Some(socket) = displaced.and_then(|displaced| displaced.upgrade()) {
+            entrance.turn_away(Turned::Displaced);
+            socket.count_close(Close::NotIdentified, &entrance.routes.shared().closes);
+            socket.shut_down();
+        }
+        let entrance = entrance.clone();
+        extensions.insert(Rc::new(Self { id, socket, entrance, has_asked: Cell::new(false) }));
+    }
+
+    pub(crate) fn socket(&self) -> &Arc<Socket> {
+        &self.socket
+    }
+
+    /// A whole request came.
+    pub(crate) fn asked(&self) {
+        self.has_asked.set(true);
+    }
+
+    /// It is a service now: it waits no more.
+    pub(crate) fn identified(&self) {
+        self.entrance.waiting_room().leave(self.id);
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.entrance.waiting_room().leave(self.id);
+        if !self.has_asked.get() {
+            self.entrance.turn_away(Turned::NoRequest);
+        }
+    }
+}
