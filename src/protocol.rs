@@ -8,6 +8,7 @@
 //!
 //! | module | what it names |
 //! |---|---|
+//! | [`reader`] | a client's bytes as messages: frames checked, joined and bounded |
 //! | [`scan`] | one pass over a message: is it JSON, and where are `s`, `t`, `d`, `n`? |
 //! | [`envelope`] | what that pass found, borrowed from the message |
 //! | [`name`] | service names, shard ids, epochs, connection ids |
@@ -24,6 +25,7 @@ pub mod error;
 pub mod frame;
 pub mod name;
 pub mod op;
+pub mod reader;
 pub mod scan;
 pub mod target;
 

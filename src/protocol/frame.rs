@@ -2,7 +2,7 @@
 //! unmasking, and writing a server's.
 //!
 //! Which frames may follow each other, and how large a message may get, is the reader's to say
-//! (`networker::bursts`).
+//! ([`reader`](super::reader)).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
