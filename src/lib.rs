@@ -53,6 +53,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod http;
+pub mod logging;
 mod metrics;
 mod networker;
 pub mod protocol;

@@ -9,8 +9,7 @@ use std::time::Duration;
 use gateway::bench::{self, PairsOptions};
 use gateway::cli::{self, BenchPairs, Command};
 use gateway::config::Loaded;
-use gateway::server;
-use log::LevelFilter;
+use gateway::{logging, server};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,11 +57,7 @@ fn fail(error: &dyn Display) -> ExitCode {
 }
 
 fn serve(loaded: Loaded) -> ExitCode {
-    env_logger::Builder::new()
-        // The server's own steps say nothing that ours do not.
-        .filter_module("actix_server", LevelFilter::Warn)
-        .parse_filters(&loaded.config.log)
-        .init();
+    logging::start(&loaded.config.log);
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
@@ -74,7 +69,9 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match actix_rt::System::new().block_on(server::run(loaded.config, listener, stop_signal())) {
+    let ran = actix_rt::System::new().block_on(server::run(loaded.config, listener, stop_signal()));
+    logging::flush();
+    match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -102,6 +99,7 @@ async fn stop_signal() {
     actix_rt::spawn(async move {
         let second = next().await;
         log::warn!("{second} came again: ending at once");
+        logging::flush();
         std::process::exit(1);
     });
 }

@@ -5,6 +5,7 @@
 //! | [`entrance`] | what every connection needs, and where it waits until it has identified |
 //! | [`websocket`] | the `Connection` actor: one WebSocket, from its handshake to its end |
 //! | [`bursts`] | bytes in: all frames of one read become one burst of messages |
+//! | [`throttle`] | how fast bytes may come in |
 //! | [`dispatch`] | what each message of a burst asks for: the hot path |
 //! | [`outgoing`] | bytes out: ops first, then frames as they were handed over |
 //!
@@ -15,4 +16,5 @@ pub(crate) mod dispatch;
 pub(crate) mod entrance;
 pub(crate) mod outgoing;
 mod refusals;
+mod throttle;
 pub(crate) mod websocket;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::http;
 use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::routes::{Routes, ShardTable};
+use crate::state::account::{Accounts, Balance};
 use crate::state::route::Shared;
 
 /// Descriptors that are not for connections: listener, epoll, log.
@@ -44,6 +45,7 @@ pub async fn run(
     let routes = Arc::new(Routes::new(ShardTable::new(config.shards), shared));
     let gateway_arbiter = Arbiter::new();
     let (close_all, closing) = watch::channel(false);
+    let accounts = routes.clone();
     let gateway = Gateway::new(config.clone(), routes.clone(), close_all);
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
@@ -58,6 +60,7 @@ pub async fn run(
     }
     let _ = serving.await;
     gateway_arbiter.stop();
+    log_account(&accounts.shared().accounts);
     Ok(())
 }
 
@@ -100,7 +103,27 @@ async fn stop(gateway: &Addr<Gateway>, server: &ServerHandle) {
     gateway.do_send(Drain { done });
     let _ = is_done.await;
     server.stop(true).await;
-    log::info!("stopped");
+}
+
+/// The last word: what became of every message.
+fn log_account(accounts: &Accounts) {
+    let mut sum = Balance::default();
+    accounts.snapshot().iter().for_each(|row| sum += row.balance);
+    let Balance { accepted, delivered, returned, dead, queued } = sum;
+    log::info!(
+        "stopped; accepted {} = delivered {} + returned {} + dead {} + queued {} messages",
+        accepted.messages,
+        delivered.messages,
+        returned.messages,
+        dead.messages,
+        queued.messages,
+    );
+    if !queued.is_zero() {
+        log::error!(
+            "{} messages were still queued when the gateway had to end: they are lost",
+            queued.messages
+        );
+    }
 }
 
 /// Raises the limit of open descriptors as far as it goes, and lowers `max_connections` and

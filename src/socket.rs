@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::sys::socket::{Shutdown as How, getsockopt, setsockopt, shutdown, sockopt};
 
 use crate::protocol::close::Close;
-use crate::state::tally::CloseTally;
+use crate::state::tally::Tally;
 
 mod option {
     // The macro calls the others by their bare names.
@@ -54,7 +54,7 @@ impl Socket {
     }
 
     /// Counts how the connection ends, once: whoever decides it first is right.
-    pub(crate) fn count_close(&self, close: Close, closes: &CloseTally) {
+    pub(crate) fn count_close(&self, close: Close, closes: &Tally<Close>) {
         if !self.is_counted.swap(true, Ordering::AcqRel) {
             closes.add(close);
         }

@@ -9,6 +9,7 @@ pub mod parcel;
 #[cfg(test)]
 mod properties;
 pub mod pulse;
+pub mod rate;
 pub mod registry;
 pub mod restarts;
 pub mod route;

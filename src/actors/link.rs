@@ -13,7 +13,7 @@ use crate::protocol::close::Close;
 use crate::protocol::name::ConnectionId;
 use crate::socket::Socket;
 use crate::state::pulse::Observation;
-use crate::state::tally::CloseTally;
+use crate::state::tally::Tally;
 
 /// The most ops of a service that may be on their way, its unread answers included. While it is
 /// reached, the service's socket is not read.
@@ -92,7 +92,7 @@ impl Life {
     }
 
     /// Counts how the connection ends; only the first count stands.
-    pub(crate) fn count_close(&self, close: Close, closes: &CloseTally) {
+    pub(crate) fn count_close(&self, close: Close, closes: &Tally<Close>) {
         self.socket.count_close(close, closes);
     }
 

@@ -10,13 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use actix::{Actor, ActorContext};
 
-use crate::state::tally::{PanicTally, Part};
+use crate::state::tally::{Part, Tally};
 
 /// Runs `handler`; a panic in it is counted and stops the actor, which its supervisor restarts.
 pub(crate) fn guard<A: Actor>(
     what: &str,
     part: Part,
-    panics: &PanicTally,
+    panics: &Tally<Part>,
     context: &mut A::Context,
     handler: impl FnOnce(&mut A::Context),
 ) {

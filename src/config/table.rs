@@ -68,6 +68,20 @@ settings! {
     /// How deeply the JSON of a message may nest; a deeper one is refused (`malformed`).
     "max_depth" => max_depth: u32 = Kind::number("levels", 2..=1_024, 128);
 
+    /// WebSocket frames that one connection may send in a second, pings and fragments included;
+    /// beyond it the connection is not read for a while.
+    "max_frames_per_second" => max_frames_per_second: u64 =
+        Kind::number("frames", 1..=1_000_000_000, 4_000_000);
+
+    /// Bytes that one connection may send in a second; beyond it the connection is not read for a
+    /// while.
+    "max_bytes_per_second" => max_bytes_per_second: u64 =
+        Kind::number("bytes", 1_024..=1_099_511_627_776, 4_294_967_296);
+
+    /// Ops, and messages answered with an ERROR at once, that one connection may send in a second;
+    /// beyond it the connection is not read for a while. ACK counts for none, WATCH for 1000.
+    "max_ops_per_second" => max_ops_per_second: u64 = Kind::number("ops", 1..=1_000_000_000, 10_000);
+
     /// Messages that one service's mailbox holds.
     "mailbox_messages" => mailbox_messages: u64 = Kind::number("messages", 1..=8_000_000, 65_536);
 

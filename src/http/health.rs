@@ -76,6 +76,14 @@ fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
         "code",
         closes,
     );
+    let held = shared.held.iter().map(|(why, count)| (why.as_str(), count));
+    exposition.by_label(
+        "gateway_held_total",
+        Kind::Counter,
+        "How often a connection was not read for a while, by why.",
+        "why",
+        held,
+    );
     let turned = shared.turned.iter().map(|(why, count)| (why.as_str(), count));
     exposition.by_label(
         "gateway_turned_away_total",

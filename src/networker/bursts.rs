@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use actix_web::web::Payload;
 use futures_util::Stream;
 
+use super::throttle::Throttle;
 use crate::protocol::reader::FrameReader;
 pub(crate) use crate::protocol::reader::{Burst, Item};
 
@@ -59,12 +60,18 @@ pub(crate) struct Bursts {
     payload: Payload,
     reader: FrameReader,
     gate: Rc<Gate>,
+    throttle: Throttle,
     ended: bool,
 }
 
 impl Bursts {
-    pub(crate) fn new(payload: Payload, max_message_bytes: usize, gate: Rc<Gate>) -> Self {
-        Self { payload, reader: FrameReader::new(max_message_bytes), gate, ended: false }
+    pub(crate) fn new(
+        payload: Payload,
+        max_message_bytes: usize,
+        gate: Rc<Gate>,
+        throttle: Throttle,
+    ) -> Self {
+        Self { payload, reader: FrameReader::new(max_message_bytes), gate, throttle, ended: false }
     }
 }
 
@@ -80,12 +87,14 @@ impl Stream for Bursts {
                 this.gate.waker.set(Some(context.waker().clone()));
                 return Poll::Pending;
             }
+            std::task::ready!(this.throttle.poll(context));
             let Poll::Ready(read) = Pin::new(&mut this.payload).poll_next(context) else {
                 return Poll::Pending;
             };
             let mut burst = take_spare();
             if let Some(Ok(bytes)) = read {
                 this.reader.read(&bytes, &mut burst);
+                this.throttle.spend(burst.frames(), bytes.len());
             } else {
                 this.ended = true;
                 burst.end();

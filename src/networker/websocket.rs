@@ -25,6 +25,7 @@ use super::bursts::{self, Burst, Bursts, Gate, Item};
 use super::dispatch::{Dispatcher, MessageLimits, Outcome};
 use super::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use super::outgoing::{Body, Outgoing};
+use super::throttle::Throttle;
 use crate::actors::client_session::{ClientSession, FromService};
 use crate::actors::gateway::{By, Confirm};
 use crate::actors::link::{Life, Link, MAX_OPS, OpPermit, Outbound};
@@ -34,8 +35,9 @@ use crate::protocol::close::Close;
 use crate::protocol::error::{ErrorCode, RejectCode};
 use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
-use crate::protocol::op::{self, GatewayOp, Reject};
+use crate::protocol::op::{self, GatewayOp, Reject, ServiceOp};
 use crate::state::hold::HoldBudget;
+use crate::state::rate::Rate;
 use crate::state::registry::Ended;
 use crate::state::tally::{Part, Turned};
 
@@ -87,7 +89,8 @@ pub(crate) fn open(
 
 fn start(response: &mut HttpResponseBuilder, payload: Payload, mut connection: Connection) -> HttpResponse {
     let max_message_bytes = connection.entrance.config.max_message_bytes;
-    connection.bursts = Some(Bursts::new(payload, max_message_bytes, connection.gate.clone()));
+    let throttle = Throttle::new(&connection.entrance.config, connection.entrance.routes.shared().clone());
+    connection.bursts = Some(Bursts::new(payload, max_message_bytes, connection.gate.clone(), throttle));
     let (outgoing, life) = (connection.outgoing.clone(), connection.life.clone());
     // Its own stream of messages is slow (few frames for each wake-up); ours takes its place.
     let actor = WebsocketContext::create(connection, stream::pending());
@@ -111,6 +114,7 @@ pub(crate) struct Connection {
     /// Whether the message at which it was paused has waited long enough.
     has_held: bool,
     budget: HoldBudget,
+    op_rate: Rate,
     ops: Option<Arc<Semaphore>>,
     permit: Option<OpPermit>,
     /// The deadline of IDENTIFY, until it came.
@@ -150,6 +154,17 @@ enum Flow {
 
 type Ctx = WebsocketContext<Connection>;
 
+/// For how many ops one counts in `max_ops_per_second`.
+fn cost_of(op: &ServiceOp) -> u64 {
+    match op {
+        // May come for each message; its session handles it alone.
+        ServiceOp::Ack(_) => 0,
+        // Makes the gateway look at every service.
+        ServiceOp::Watch(_) => 1000,
+        _ => 1,
+    }
+}
+
 impl Connection {
     fn new(entrance: Arc<Entrance>, arrival: Rc<Arrival>, address: IpAddr, opening: Opening) -> Self {
         Self {
@@ -165,6 +180,7 @@ impl Connection {
             paused_at: None,
             has_held: false,
             budget: HoldBudget::new(entrance.config.hold),
+            op_rate: Rate::new(entrance.config.max_ops_per_second),
             ops: None,
             permit: None,
             deadline: None,
@@ -267,15 +283,16 @@ impl Connection {
             Outcome::Done => Flow::On,
             Outcome::Op(op) => match self.take_permit(context) {
                 Some(permit) => {
+                    let cost = cost_of(&op);
                     self.send_op(op, permit);
-                    Flow::On
+                    self.spend_ops(cost, context)
                 }
                 None => Flow::Pause { again: true },
             },
             Outcome::Error(error) => match self.take_permit(context) {
                 Some(permit) => {
                     self.send_error(error, Some(permit));
-                    Flow::On
+                    self.spend_ops(1, context)
                 }
                 None => Flow::Pause { again: true },
             },
@@ -286,9 +303,9 @@ impl Connection {
         }
     }
 
-    fn send_op(&self, op: op::ServiceOp, permit: OpPermit) {
+    fn send_op(&self, op: ServiceOp, permit: OpPermit) {
         #[cfg(feature = "fault-injection")]
-        assert_ne!(op, op::ServiceOp::Fault(op::Fault { panic: op::FaultIn::Connection }), "as asked");
+        assert_ne!(op, ServiceOp::Fault(op::Fault { panic: op::FaultIn::Connection }), "as asked");
         if let Stage::Service(service) = &self.stage {
             service.session.do_send(FromService { connection: self.id, op, permit });
         }

@@ -19,6 +19,7 @@ pub struct Burst {
     /// The payloads of all items, unmasked.
     bytes: Vec<u8>,
     items: Vec<(Item, Range<usize>)>,
+    frames: u64,
 }
 
 /// A whole message, or something about the connection.
@@ -50,6 +51,11 @@ impl Burst {
         self.items.get(index).map(|(item, range)| (*item, &self.bytes[range.clone()]))
     }
 
+    /// How many frames began, fragments and control frames included.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
     /// How much memory the payloads take.
     pub fn capacity(&self) -> usize {
         self.bytes.capacity()
@@ -74,6 +80,7 @@ impl Burst {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.items.clear();
+        self.frames = 0;
     }
 }
 
@@ -150,6 +157,7 @@ impl FrameReader {
     }
 
     fn begin<'a>(&mut self, header: ClientHeader, bytes: &'a [u8], burst: &mut Burst) -> &'a [u8] {
+        burst.frames += 1;
         if let Err(close) = self.check(header) {
             return self.fail(close, burst);
         }
@@ -284,6 +292,21 @@ mod tests {
         let bytes =
             [frame(0x01, b"on"), frame(0x89, b"p"), frame(0x00, b"e m"), frame(0x80, b"essage")].concat();
         each_way(&bytes, &[(Item::Ping, b"p"), (Item::Text, b"one message")]);
+    }
+
+    #[test]
+    fn every_frame_is_counted_once() {
+        let bytes = [frame(0x81, b"one"), frame(0x01, b"t"), frame(0x89, b""), frame(0x80, b"wo")].concat();
+        for piece in [1, 5, bytes.len()] {
+            let mut reader = FrameReader::new(MAX);
+            let mut frames = 0;
+            for piece in bytes.chunks(piece) {
+                let mut burst = Burst::default();
+                reader.read(piece, &mut burst);
+                frames += burst.frames();
+            }
+            assert_eq!(frames, 4, "in pieces of {piece}");
+        }
     }
 
     #[test]

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::account::{Accounts, Amount};
-use super::gauge::{Bounds, Total};
+use super::account::Amount;
+use super::gauge::Bounds;
 use super::parcel::{OpenParcel, Parcel};
 use super::pulse::Limits;
 use super::route::{Inbox, Route, Shared};
 use super::session::{Action, CREDIT_BYTES, Input, Session, Settings};
-use super::tally::{CloseTally, ConnectionTally, ErrorTally, PanicTally};
 use crate::protocol::frame::TextFrames;
 use crate::protocol::name::{ConnectionId, Name};
 

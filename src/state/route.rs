@@ -10,7 +10,9 @@ use std::sync::{Arc, OnceLock};
 use super::account::{Accounts, Entry};
 use super::gauge::{Bounds, Gauge, Total};
 use super::parcel::Parcel;
-use super::tally::{CloseTally, ConnectionTally, ErrorTally, PanicTally, TurnedTally};
+use super::tally::{ConnectionTally, Held, Part, Tally, Turned};
+use crate::protocol::close::Close;
+use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name};
 
 /// Takes parcels into a session's mailbox. Must not block; may drop the parcel, which then
@@ -24,11 +26,12 @@ pub trait Inbox: Send + Sync {
 pub struct Shared {
     pub accounts: Accounts,
     pub total: Total,
-    pub errors: ErrorTally,
-    pub closes: CloseTally,
+    pub errors: Tally<ErrorCode>,
+    pub closes: Tally<Close>,
     pub connections: ConnectionTally,
-    pub turned: TurnedTally,
-    pub panics: PanicTally,
+    pub turned: Tally<Turned>,
+    pub held: Tally<Held>,
+    pub panics: Tally<Part>,
 }
 
 impl Shared {
@@ -38,11 +41,12 @@ impl Shared {
         Self {
             accounts: Accounts::new(max_account_names),
             total: Total::new(mailbox_total_bytes),
-            errors: ErrorTally::default(),
-            closes: CloseTally::default(),
+            errors: Tally::default(),
+            closes: Tally::default(),
             connections: ConnectionTally::default(),
-            turned: TurnedTally::default(),
-            panics: PanicTally::default(),
+            turned: Tally::default(),
+            held: Tally::default(),
+            panics: Tally::default(),
         }
     }
 }
@@ -67,17 +71,17 @@ impl Identity {
     }
 
     /// Where the ERRORs that are sent are counted.
-    pub fn errors(&self) -> &ErrorTally {
+    pub fn errors(&self) -> &Tally<ErrorCode> {
         &self.shared.errors
     }
 
     /// Where the connections that are closed are counted.
-    pub fn closes(&self) -> &CloseTally {
+    pub fn closes(&self) -> &Tally<Close> {
         &self.shared.closes
     }
 
     /// Where the panics that are caught are counted.
-    pub fn panics(&self) -> &PanicTally {
+    pub fn panics(&self) -> &Tally<Part> {
         &self.shared.panics
     }
 }
@@ -113,7 +117,7 @@ impl Route {
     }
 
     /// Where the ERRORs that are sent are counted.
-    pub fn errors(&self) -> &ErrorTally {
+    pub fn errors(&self) -> &Tally<ErrorCode> {
         self.identity.errors()
     }
 

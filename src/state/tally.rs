@@ -1,6 +1,8 @@
-//! What is counted beside the messages: connections, ERRORs sent, closes.
+//! What is counted beside the messages: connections, ERRORs sent, closes, panics, who was held back
+//! and who was turned away.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocol::close::Close;
@@ -24,127 +26,129 @@ impl ConnectionTally {
     }
 }
 
-/// What is restarted after a panic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    Session,
-    Gateway,
-    Allocator,
-    /// A message on a connection; the connection itself stays.
-    Connection,
+/// A kind of thing that is counted by kind.
+pub trait Kind: Copy + 'static {
+    /// Every kind, each at its [index](Self::index).
+    const ALL: &'static [Self];
+
+    fn index(self) -> usize;
 }
 
-impl Part {
-    pub const ALL: [Self; 4] = [Self::Session, Self::Gateway, Self::Allocator, Self::Connection];
+/// How often each kind was counted.
+#[derive(Debug)]
+pub struct Tally<K> {
+    counts: Box<[AtomicU64]>,
+    kind: PhantomData<fn(K)>,
+}
 
-    /// Its label in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Gateway => "gateway",
-            Self::Allocator => "allocator",
-            Self::Connection => "connection",
-        }
+impl<K: Kind> Default for Tally<K> {
+    fn default() -> Self {
+        Self { counts: K::ALL.iter().map(|_| AtomicU64::new(0)).collect(), kind: PhantomData }
     }
 }
 
-/// How many panics were caught, by where.
-#[derive(Debug, Default)]
-pub struct PanicTally([AtomicU64; Part::ALL.len()]);
-
-impl PanicTally {
-    pub fn add(&self, part: Part) {
-        self.0[part as usize].fetch_add(1, Ordering::Relaxed);
+impl<K: Kind> Tally<K> {
+    pub fn add(&self, kind: K) {
+        self.counts[kind.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Part, u64)> {
-        Part::ALL.into_iter().zip(&self.0).map(|(part, count)| (part, count.load(Ordering::Relaxed)))
+    pub fn iter(&self) -> impl Iterator<Item = (K, u64)> {
+        K::ALL.iter().copied().zip(&self.counts).map(|(kind, count)| (kind, count.load(Ordering::Relaxed)))
     }
 }
 
-/// Why a connection never became a service, or a request was not answered as it asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turned {
-    /// It ended before a whole request had come.
-    NoRequest,
-    /// It had not identified, and others came: `max_unidentified`.
-    Displaced,
-    /// There were more than `max_connections`.
-    AtCapacity,
-    /// The process had no descriptor left for it.
-    NoDescriptor,
-    /// The body of a request took longer than `handshake_timeout_ms`.
-    SlowBody,
-    /// `Host`, `Origin` or the URL showed that a web page is behind it.
-    ForeignPage,
-}
-
-impl Turned {
-    pub const ALL: [Self; 6] = [
-        Self::NoRequest,
-        Self::Displaced,
-        Self::AtCapacity,
-        Self::NoDescriptor,
-        Self::SlowBody,
-        Self::ForeignPage,
-    ];
-
-    /// Its label in metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRequest => "no_request",
-            Self::Displaced => "displaced",
-            Self::AtCapacity => "at_capacity",
-            Self::NoDescriptor => "no_descriptor",
-            Self::SlowBody => "slow_body",
-            Self::ForeignPage => "foreign_page",
-        }
-    }
-}
-
-/// How many were turned away, by why.
-#[derive(Debug, Default)]
-pub struct TurnedTally([AtomicU64; Turned::ALL.len()]);
-
-impl TurnedTally {
-    pub fn add(&self, why: Turned) {
-        self.0[why as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (Turned, u64)> {
-        Turned::ALL.into_iter().zip(&self.0).map(|(why, count)| (why, count.load(Ordering::Relaxed)))
-    }
-}
-
-/// How many ERRORs of each code were sent.
-#[derive(Debug, Default)]
-pub struct ErrorTally([AtomicU64; ErrorCode::ALL.len()]);
-
-impl ErrorTally {
-    pub fn add(&self, code: ErrorCode) {
-        self.0[code as usize].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (ErrorCode, u64)> {
-        ErrorCode::ALL.into_iter().zip(&self.0).map(|(code, count)| (code, count.load(Ordering::Relaxed)))
-    }
-}
-
-/// How many connections were closed in each way.
-#[derive(Debug, Default)]
-pub struct CloseTally([AtomicU64; Close::ALL.len()]);
-
-impl CloseTally {
+impl Tally<Close> {
     /// How many connections were closed with each code, codes in order.
     pub fn by_code(&self) -> BTreeMap<u16, u64> {
         let mut codes = BTreeMap::new();
-        for (close, count) in Close::ALL.into_iter().zip(&self.0) {
-            *codes.entry(close.code()).or_default() += count.load(Ordering::Relaxed);
+        for (close, count) in self.iter() {
+            *codes.entry(close.code()).or_default() += count;
         }
         codes
     }
+}
 
-    pub fn add(&self, close: Close) {
-        self.0[close as usize].fetch_add(1, Ordering::Relaxed);
+impl Kind for Close {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Kind for ErrorCode {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+/// An enum whose kinds are words in metrics.
+macro_rules! kinds {
+    ($(#[$doc:meta])+ $name:ident { $($(#[$kind_doc:meta])* $kind:ident = $word:literal,)+ }) => {
+        $(#[$doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$kind_doc])* $kind,)+ }
+
+        impl $name {
+            /// Its label in metrics.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$kind => $word,)+ }
+            }
+        }
+
+        impl Kind for $name {
+            const ALL: &'static [Self] = &[$(Self::$kind,)+];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+kinds! {
+    /// What is restarted after a panic.
+    Part {
+        Session = "session",
+        Gateway = "gateway",
+        Allocator = "allocator",
+        /// A message on a connection; the connection itself stays.
+        Connection = "connection",
+    }
+}
+
+kinds! {
+    /// Why a connection was not read for a while.
+    Held {
+        /// A mailbox that it sends to was full.
+        MailboxFull = "mailbox_full",
+        /// Too many answers to its ops are unread.
+        Answers = "answers",
+        /// `max_frames_per_second`
+        Frames = "frames",
+        /// `max_bytes_per_second`
+        Bytes = "bytes",
+        /// `max_ops_per_second`
+        Ops = "ops",
+    }
+}
+
+kinds! {
+    /// Why a connection never became a service, or a request was not answered as it asked.
+    Turned {
+        /// It ended before a whole request had come.
+        NoRequest = "no_request",
+        /// It had not identified, and others came: `max_unidentified`.
+        Displaced = "displaced",
+        /// There were more than `max_connections`.
+        AtCapacity = "at_capacity",
+        /// The process had no descriptor left for it.
+        NoDescriptor = "no_descriptor",
+        /// The body of a request took longer than `handshake_timeout_ms`.
+        SlowBody = "slow_body",
+        /// `Host`, `Origin` or the URL showed that a web page is behind it.
+        ForeignPage = "foreign_page",
     }
 }

@@ -144,10 +144,10 @@ fn stuff(gateway: &Gateway, name: &str, messages: usize) -> Service {
 
 #[test]
 fn a_service_that_stops_reading_is_cut_off_while_its_neighbours_go_on() {
-    let gateway = Gateway::start(&["--stuck-ms=1500", "--heartbeat-ms=400", "--resume-window-ms=60000"]);
-    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=1300", "--resume-window-ms=60000"]);
     // 30 MB: more than the sockets' buffers hold, less than its mailbox.
     let mut stuck = stuff(&gateway, "stuck", 3_000);
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
     let mut rounds = 0;
     eventually("the stuck service is cut off", || {
         a.send("b", "x", "1");
@@ -173,14 +173,25 @@ fn a_service_that_stops_reading_is_cut_off_while_its_neighbours_go_on() {
 
 #[test]
 fn a_service_that_reads_slowly_but_enough_stays() {
+    const MESSAGES: usize = 6_000;
     let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=1300", "--min-drain-bytes=20000"]);
-    let mut slow = stuff(&gateway, "slow", 6_000);
-    // 1 MB at a time, for longer than stuck_ms: the buffers between are never empty, so what it does
-    // not read stays unread. (The pause is what is tested: a reader that is slow.)
-    for _ in 0..60 {
-        (0..100).for_each(|_| drop(slow.next()));
-        std::thread::sleep(Duration::from_millis(120));
-    }
+    let mut slow = gateway.service("slow");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut source = gateway.service("a");
+            let text = format!(r#"{{"s":"a","t":"gateway-proxy:slow:x","d":"{}"}}"#, "x".repeat(10_000));
+            for _ in 0..MESSAGES / 50 {
+                source.texts((0..50).map(|_| text.clone()));
+            }
+            source.expect_nothing();
+        });
+        // 1 MB at a time, for longer than stuck_ms: the buffers between are never empty, so what it
+        // does not read stays unread. (The pause is what is tested: a reader that is slow.)
+        for _ in 0..MESSAGES / 100 {
+            (0..100).for_each(|_| drop(slow.next()));
+            std::thread::sleep(Duration::from_millis(120));
+        }
+    });
     slow.expect_nothing();
 }
 
@@ -218,8 +229,8 @@ fn ops_are_not_queued_behind_messages() {
 
 #[test]
 fn answers_that_are_not_read_bound_the_asking() {
-    const ASKED: usize = 300_000;
-    let gateway = Gateway::start(&["--stuck-ms=60000"]);
+    const ASKED: usize = 100_000;
+    let gateway = Gateway::start(&["--stuck-ms=60000", "--max-ops-per-second=100000000"]);
     let mut greedy = gateway.service("greedy");
     let before = gateway.memory_kib("VmRSS");
     let text = r#"{"s":"greedy","t":"nowhere"}"#;

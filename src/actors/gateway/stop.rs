@@ -42,6 +42,8 @@ enum Phase {
     Delivering,
     Returning,
     Closing,
+    /// Every session is over; what they still held goes back, or is dead.
+    Ending,
     Over,
 }
 
@@ -84,8 +86,10 @@ impl Gateway {
             }
             Phase::Closing if is_late || self.routes.shared().connections.now() == 0 => {
                 self.cut_all_off();
-                self.enter(Phase::Over, now);
+                self.end_all_sessions();
+                self.enter(Phase::Ending, now + RETURN_GRACE);
             }
+            Phase::Ending if is_late || self.all_delivered() => self.enter(Phase::Over, now),
             _ => {}
         }
     }
@@ -117,6 +121,13 @@ impl Gateway {
         for (name, left) in slow {
             log::warn!("{name} did not take {left} messages within stop_ms; they are returned");
             self.order(&name, Order::Close(Close::Restart));
+            self.end_session(&name, REASON);
+        }
+    }
+
+    fn end_all_sessions(&mut self) {
+        let names: Vec<Name> = self.registry.iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
             self.end_session(&name, REASON);
         }
     }

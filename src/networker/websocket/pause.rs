@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, fut};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{Connection, Ctx, MAX_OPS, OpPermit};
+use super::{Connection, Ctx, Flow, MAX_OPS, OpPermit};
 use crate::state::route::Route;
+use crate::state::tally::Held;
 
 /// How often a held sender looks for room by itself: what all mailboxes together may hold is
 /// freed without a word.
@@ -39,12 +40,26 @@ impl Connection {
         if let Ok(permit) = ops.clone().try_acquire_owned() {
             return Some(permit);
         }
+        self.note_held(Held::Answers);
         self.wait_for(ops.acquire_owned(), context, |connection, permit| connection.permit = permit.ok());
         None
     }
 
+    /// Counts an op or a refused message; reading pauses where too many came.
+    pub(super) fn spend_ops(&mut self, cost: u64, context: &mut Ctx) -> Flow {
+        let Some(wait) = self.op_rate.spend(cost, Instant::now()) else { return Flow::On };
+        self.note_held(Held::Ops);
+        self.wait_for(sleep(wait), context, |_, ()| ());
+        Flow::Pause { again: false }
+    }
+
+    fn note_held(&self, why: Held) {
+        self.entrance.routes.shared().held.add(why);
+    }
+
     /// Holds the sender until the mailbox has room, or its budget is spent.
     pub(super) fn hold(&mut self, route: Arc<Route>, context: &mut Ctx) {
+        self.note_held(Held::MailboxFull);
         let start = Instant::now();
         let left = self.budget.left(start);
         let waiting = route.clone();
