@@ -108,6 +108,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::account::Place;
 
     #[test]
     fn accounts_are_shown_by_source_and_target() {
@@ -116,7 +117,12 @@ mod tests {
         let queued = Amount { messages: 1, bytes: 10 };
         let delivered = Amount { messages: 2, bytes: 20 };
         let balance = Balance { accepted, delivered, queued, ..Balance::default() };
-        exposition.accounts(&[Row { source: "a".into(), target: "b".into(), balance }]);
+        exposition.accounts(&[Row {
+            source: "a".into(),
+            target: "b".into(),
+            place: Place::default(),
+            balance,
+        }]);
         let text = exposition.into_text();
         for line in [
             "# TYPE gateway_messages_accepted_total counter",

@@ -2,6 +2,7 @@
 //! argument, so that property tests drive them under a simulated clock.
 
 pub mod account;
+pub mod audit;
 pub mod gauge;
 pub mod hold;
 pub mod outstanding;

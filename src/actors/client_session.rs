@@ -4,6 +4,9 @@
 //! rules are in [`state::session`](crate::state::session); here messages become its inputs, its
 //! actions become messages, and its deadlines become timers.
 
+#[cfg(debug_assertions)]
+pub mod walk;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,6 +4,8 @@
 //! finds and ends sessions, tells watchers, owns the [`ShardAllocator`] and answers operators. No
 //! proxied message passes through it.
 
+#[cfg(debug_assertions)]
+mod audit;
 mod identify;
 mod operate;
 mod services;
@@ -55,6 +57,8 @@ pub struct Gateway {
     /// Tells every connection, identified or not, to close.
     close_all: watch::Sender<bool>,
     stopping: Option<stop::Progress>,
+    #[cfg(debug_assertions)]
+    audit: audit::Audit,
 }
 
 /// What the registry keeps of a session.
@@ -82,6 +86,8 @@ impl Gateway {
             watchers: HashMap::new(),
             close_all,
             stopping: None,
+            #[cfg(debug_assertions)]
+            audit: audit::Audit::default(),
         }
     }
 
@@ -167,6 +173,8 @@ impl Actor for Gateway {
             self.allocator = Some(Supervisor::start(move |_| ShardAllocator::new(pool, gateway, shared)));
         }
         context.run_interval(HOUSEKEEPING_INTERVAL, |gateway, _| gateway.keep_house());
+        #[cfg(debug_assertions)]
+        Self::start_audits(context);
         // After a restart in the middle of a stop, that goes on.
         if self.stopping.is_some() {
             Self::look_how_it_stops(context);

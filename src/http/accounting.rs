@@ -48,13 +48,14 @@ fn balance(balance: &Balance) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::account::Place;
 
     #[test]
     fn rows_are_summed_by_target_and_in_all() {
         let row = |source: &str, target: &str, messages| {
             let amount = Amount { messages, bytes: messages * 10 };
             let balance = Balance { accepted: amount, queued: amount, ..Balance::default() };
-            Row { source: source.into(), target: target.into(), balance }
+            Row { source: source.into(), target: target.into(), place: Place::default(), balance }
         };
         let shown = shown(&[row("a", "c", 1), row("b", "c", 2), row("a", "d", 4)]);
         assert_eq!(shown["balanced"], true);

@@ -99,6 +99,13 @@ struct Account {
     balances: Mutex<Vec<(Arc<str>, Balance)>>,
 }
 
+/// Tells the balances of all accounts apart, as long as the accounts live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Place {
+    account: usize,
+    slot: usize,
+}
+
 /// One source's place in one target's account.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -128,6 +135,11 @@ impl Entry {
                 End::Dead => balance.dead += amount,
             }
         });
+    }
+
+    /// Which balance this is.
+    pub fn place(&self) -> Place {
+        Place { account: Arc::as_ptr(&self.account).addr(), slot: self.slot }
     }
 
     fn update(&self, change: impl FnOnce(&mut Balance)) {
@@ -160,6 +172,7 @@ struct Target {
 pub struct Row {
     pub source: Arc<str>,
     pub target: Arc<str>,
+    pub place: Place,
     pub balance: Balance,
 }
 
@@ -192,9 +205,10 @@ impl Accounts {
         let mut rows = Vec::new();
         for (target, account) in accounts {
             let balances = lock(&account.balances);
-            rows.extend(balances.iter().map(|(source, balance)| Row {
+            rows.extend(balances.iter().enumerate().map(|(slot, (source, balance))| Row {
                 source: source.clone(),
                 target: target.clone(),
+                place: Place { account: Arc::as_ptr(&account).addr(), slot },
                 balance: *balance,
             }));
         }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use serde_json::value::RawValue;
 
-use super::account::{Amount, End, Entry};
+use super::account::{Amount, End, Entry, Place};
 use super::gauge::Refused;
 use super::route::Route;
 use crate::protocol::error::ErrorCode;
@@ -170,6 +170,11 @@ impl Parcel {
 
     pub fn amount(&self) -> Amount {
         self.amount
+    }
+
+    /// The balance that its messages are counted in; `None`: these are notices.
+    pub fn place(&self) -> Option<Place> {
+        self.origin.as_ref().map(|origin| origin.entry.place())
     }
 
     /// Whether these are notices, which stand in no account.

@@ -161,8 +161,10 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
+        let is_wrong = self.log().contains("the account and the mailboxes differ");
+        if thread::panicking() || is_wrong {
             eprintln!("--- the gateway's log\n{}---", self.log());
         }
+        assert!(thread::panicking() || !is_wrong, "the account and the mailboxes differ, see the log");
     }
 }
