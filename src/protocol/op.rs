@@ -85,6 +85,8 @@ pub enum FaultIn {
     Session,
     Gateway,
     Allocator,
+    /// Nobody panics: a message is counted that never was.
+    Account,
 }
 
 /// `d` of IDENTIFY. `meta` is accepted and not kept.

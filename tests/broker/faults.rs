@@ -112,3 +112,13 @@ fn an_allocator_that_panics_keeps_its_leases_and_its_queue() {
     a.send_op(&json!({"opcode": 12}));
     assert_eq!(b.expect_op(11)["epoch"], 2);
 }
+
+/// Every test's gateway is asked for such differences when it ends; this shows that they are found.
+#[test]
+fn a_debug_build_finds_what_is_counted_and_not_there() {
+    let mut gateway = Gateway::start(&[]);
+    let mut a = gateway.service("a");
+    gateway.miscount(&mut a);
+    gateway
+        .wait_for_log("a to other: 1 messages of 1 bytes are counted as queued, the mailboxes hold 0 of 0");
+}

@@ -11,6 +11,8 @@ use crate::actors::shard_allocator::{ShardActions, ShardInput};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, GatewayOp, Presence, PresenceEvent, ServiceOp, Watch};
+#[cfg(feature = "fault-injection")]
+use crate::state::account::Amount;
 use crate::state::shards::{Action, Input};
 
 /// An op of a service, from its session.
@@ -47,6 +49,11 @@ impl Gateway {
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Allocator }) => {
                 return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash));
+            }
+            #[cfg(feature = "fault-injection")]
+            ServiceOp::Fault(op::Fault { panic: op::FaultIn::Account }) => {
+                let entry = self.routes.shared().accounts.entry(&service, None);
+                return entry.accept(Amount::message(1));
             }
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(_) => panic!("as asked"),

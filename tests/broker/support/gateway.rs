@@ -17,6 +17,8 @@ pub(crate) struct Gateway {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
+    /// Whether its account may differ from its mailboxes.
+    is_miscounted: bool,
 }
 
 impl Gateway {
@@ -42,7 +44,7 @@ impl Gateway {
             let (_, rest) = log.split_once("listening on ")?;
             rest.lines().next()?.parse().ok()
         });
-        Self { child, address, log }
+        Self { child, address, log, is_miscounted: false }
     }
 
     /// The gateway's binary, with none of this process's settings.
@@ -62,6 +64,14 @@ impl Gateway {
 
     pub(crate) fn log(&self) -> String {
         self.log.lock().unwrap().clone()
+    }
+
+    /// Makes the gateway count a message that never was, and waits until it finds out.
+    #[cfg(feature = "fault-injection")]
+    pub(crate) fn miscount(&mut self, service: &mut Service) {
+        self.is_miscounted = true;
+        service.send_op(&serde_json::json!({"panic": "account"}));
+        self.wait_for_log("the account and the mailboxes differ");
     }
 
     pub(crate) fn wait_for_log(&self, text: &str) {
@@ -161,7 +171,7 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let is_wrong = self.log().contains("the account and the mailboxes differ");
+        let is_wrong = !self.is_miscounted && self.log().contains("the account and the mailboxes differ");
         if thread::panicking() || is_wrong {
             eprintln!("--- the gateway's log\n{}---", self.log());
         }
