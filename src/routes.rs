@@ -39,6 +39,17 @@ impl ShardTable {
             .collect()
     }
 
+    /// The ids that each service holds, lowest first.
+    pub fn by_holder(&self) -> HashMap<&Name, Vec<ShardId>> {
+        let mut shards: HashMap<&Name, Vec<ShardId>> = HashMap::new();
+        for (id, holder) in (0..).map(ShardId).zip(&self.holders) {
+            if let Some(holder) = holder {
+                shards.entry(holder).or_default().push(id);
+            }
+        }
+        shards
+    }
+
     /// Nothing, where there is no such id.
     pub fn set(&mut self, shard_id: ShardId, holder: Option<Name>) {
         if let Some(place) = self.holders.get_mut(shard_id.0 as usize) {

@@ -145,7 +145,7 @@ impl ClientSession {
 
     fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
         let identity = self.identity.clone();
-        guard::<Self>(identity.name().as_str(), Part::Session, identity.panics(), context, |context| {
+        guard::<Self, ()>(identity.name().as_str(), Part::Session, identity.panics(), context, |context| {
             handler(self, context);
         });
     }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 pub use self::identify::{
     By, Confirm, ConnectionEnded, FirstMessage, GiveUp, Identified, Identify, PostIdentify, Refusal,
-    WindowElapsed,
+    SECOND_LOOK, WindowElapsed,
 };
 pub use self::operate::{
     ListServices, ReportShards, ServiceState, ServiceView, StopError, StopService, Stopped,
@@ -146,10 +146,15 @@ impl Gateway {
     }
 
     /// Runs a handler so that a panic in it restarts this actor, with all it knows.
-    fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
+    /// Then there is no answer.
+    fn guarded<R>(
+        &mut self,
+        context: &mut Context<Self>,
+        handler: impl FnOnce(&mut Self, &mut Context<Self>) -> R,
+    ) -> Option<R> {
         let routes = self.routes.clone();
         let panics = &routes.shared().panics;
-        guard::<Self>("Gateway", Part::Gateway, panics, context, |context| handler(self, context));
+        guard::<Self, R>("Gateway", Part::Gateway, panics, context, |context| handler(self, context))
     }
 
     fn order(&self, service: &Name, order: Order) {
@@ -172,7 +177,9 @@ impl Actor for Gateway {
             let (gateway, shared) = (context.address(), self.routes.shared().clone());
             self.allocator = Some(Supervisor::start(move |_| ShardAllocator::new(pool, gateway, shared)));
         }
-        context.run_interval(HOUSEKEEPING_INTERVAL, |gateway, _| gateway.keep_house());
+        context.run_interval(HOUSEKEEPING_INTERVAL, |gateway, context| {
+            gateway.guarded(context, |gateway, _| gateway.keep_house());
+        });
         #[cfg(debug_assertions)]
         Self::start_audits(context);
         // After a restart in the middle of a stop, that goes on.

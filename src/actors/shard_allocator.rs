@@ -57,7 +57,7 @@ impl Handler<ShardInput> for ShardAllocator {
     fn handle(&mut self, message: ShardInput, context: &mut Self::Context) {
         let ShardInput { input, permit } = message;
         let shared = self.shared.clone();
-        guard::<Self>("ShardAllocator", Part::Allocator, &shared.panics, context, |_| {
+        guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |_| {
             let actions = self.pool.step(input, Instant::now());
             if !actions.is_empty() {
                 self.gateway.do_send(ShardActions { actions, permit });
@@ -111,6 +111,6 @@ impl Handler<Crash> for ShardAllocator {
 
     fn handle(&mut self, _: Crash, context: &mut Self::Context) {
         let panics = &self.shared.panics;
-        guard::<Self>("ShardAllocator", Part::Allocator, panics, context, |_| panic!("as asked"));
+        guard::<Self, ()>("ShardAllocator", Part::Allocator, panics, context, |_| panic!("as asked"));
     }
 }

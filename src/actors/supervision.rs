@@ -12,21 +12,24 @@ use actix::{Actor, ActorContext};
 
 use crate::state::tally::{Part, Tally};
 
-/// Runs `handler`; a panic in it is counted and stops the actor, which its supervisor restarts.
-pub(crate) fn guard<A: Actor>(
+/// Runs `handler`; a panic in it is counted and stops the actor, which its supervisor restarts. Then
+/// there is no answer.
+pub(crate) fn guard<A: Actor, R>(
     what: &str,
     part: Part,
     panics: &Tally<Part>,
     context: &mut A::Context,
-    handler: impl FnOnce(&mut A::Context),
-) {
+    handler: impl FnOnce(&mut A::Context) -> R,
+) -> Option<R> {
     // The state that a panic leaves half-changed is the actor's own, and the rules in `state`
     // change theirs in an order that leaves every message in one place.
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(context))) {
-        panics.add(part);
-        log::error!("{what} panicked and is restarted: {}", text_of(panic.as_ref()));
-        context.stop();
-    }
+    catch_unwind(AssertUnwindSafe(|| handler(context)))
+        .inspect_err(|panic| {
+            panics.add(part);
+            log::error!("{what} panicked and is restarted: {}", text_of(panic.as_ref()));
+            context.stop();
+        })
+        .ok()
 }
 
 /// The message of a panic.

@@ -6,12 +6,12 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::{error, json_body};
-use crate::actors::gateway::PostIdentify;
+use crate::actors::gateway::{PostIdentify, SECOND_LOOK};
 use crate::networker::entrance::Entrance;
 use crate::protocol::envelope::Route;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::Name;
-use crate::protocol::op::{self, GatewayOp, Reject, ServiceOp};
+use crate::protocol::op::{self, Accept, GatewayOp, Reject, ServiceOp};
 use crate::protocol::scan::{Limits, scan};
 
 pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<Entrance>) -> HttpResponse {
@@ -27,11 +27,24 @@ pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<
         Ok(parsed) => parsed,
         Err(reject) => return answer(&GatewayOp::Reject(reject)),
     };
-    match entrance.gateway.send(PostIdentify { name, identify, address }).await {
+    match ask(&entrance, PostIdentify { name, identify, address }).await {
         Ok(Ok(accept)) => answer(&GatewayOp::Accept(accept)),
         Ok(Err(reject)) => answer(&GatewayOp::Reject(reject)),
         Err(_) => error(503, "unavailable", "the gateway is restarting a part of itself; try again"),
     }
+}
+
+/// Asks again after a moment where the name seems to be taken, as for a WebSocket.
+async fn ask(
+    entrance: &Entrance,
+    message: PostIdentify,
+) -> Result<Result<Accept, Reject>, actix::MailboxError> {
+    let first = entrance.gateway.send(message.clone()).await;
+    if !matches!(&first, Ok(Err(reject)) if reject.code == RejectCode::AlreadyConnected) {
+        return first;
+    }
+    tokio::time::sleep(SECOND_LOOK).await;
+    entrance.gateway.send(message).await
 }
 
 fn parse(body: &[u8], limits: Limits) -> Result<(Name, op::Identify), Reject> {

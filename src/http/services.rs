@@ -119,6 +119,7 @@ async fn stop(
         Ok(Stopped::Down) => Ok(HttpResponse::Ok().json(json!({"service": name, "state": "down"}))),
         Err(StopError::NoSuchService) => Err(no_such_service()),
         Err(away @ StopError::Away) => Err(error(409, "away", &away.to_string())),
+        Err(failed @ StopError::Failed) => Err(error(500, "internal", &failed.to_string())),
     }
 }
 

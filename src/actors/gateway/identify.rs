@@ -23,7 +23,7 @@ use crate::state::shards::Input;
 
 /// Before a name is refused as taken, its connection gets this long for its end to be noticed:
 /// its close frame may still be on the way through another thread.
-const SECOND_LOOK: Duration = Duration::from_millis(50);
+pub const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// How long a connection that is closed may take to end by itself.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -239,7 +239,7 @@ fn random_secret() -> Result<Secret, Reject> {
 }
 
 /// IDENTIFY by HTTP: asks for a ticket.
-#[derive(Debug, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<Accept, Reject>")]
 pub struct PostIdentify {
     pub name: Name,
@@ -250,7 +250,16 @@ pub struct PostIdentify {
 impl Handler<PostIdentify> for Gateway {
     type Result = Result<Accept, Reject>;
 
-    fn handle(&mut self, message: PostIdentify, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: PostIdentify, context: &mut Self::Context) -> Self::Result {
+        self.guarded(context, |gateway, _| gateway.hold_name(message)).unwrap_or_else(|| {
+            let message = "the gateway failed at this message".to_owned();
+            Err(Reject { code: RejectCode::AtCapacity, message, retry_after_ms: Some(1000) })
+        })
+    }
+}
+
+impl Gateway {
+    fn hold_name(&mut self, message: PostIdentify) -> Result<Accept, Reject> {
         let now = Instant::now();
         let PostIdentify { name, identify, address } = message;
         let claim = Claim { name: &name, session: identify.session.as_deref(), address };
@@ -274,8 +283,8 @@ pub struct Confirm(pub ConnectionId);
 impl Handler<Confirm> for Gateway {
     type Result = ();
 
-    fn handle(&mut self, Confirm(connection): Confirm, _: &mut Self::Context) {
-        self.registry.confirm(connection);
+    fn handle(&mut self, Confirm(connection): Confirm, context: &mut Self::Context) {
+        self.guarded(context, |gateway, _| gateway.registry.confirm(connection));
     }
 }
 

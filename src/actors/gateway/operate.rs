@@ -43,7 +43,14 @@ pub enum ServiceState {
 impl Handler<ListServices> for Gateway {
     type Result = Vec<ServiceView>;
 
-    fn handle(&mut self, _: ListServices, _: &mut Self::Context) -> Vec<ServiceView> {
+    fn handle(&mut self, _: ListServices, context: &mut Self::Context) -> Vec<ServiceView> {
+        self.guarded(context, |gateway, _| gateway.list_services()).unwrap_or_default()
+    }
+}
+
+impl Gateway {
+    fn list_services(&self) -> Vec<ServiceView> {
+        let mut shards = self.table.by_holder();
         let mut views: Vec<_> = self
             .registry
             .iter()
@@ -56,7 +63,7 @@ impl Handler<ListServices> for Gateway {
                 },
                 since: unix_ms() - u64::try_from(known.since.elapsed().as_millis()).unwrap_or(0),
                 queued: known.handle.route.gauge().held(),
-                shards: self.table.shards_of(name),
+                shards: shards.remove(name).unwrap_or_default(),
                 group: known.group.clone(),
             })
             .collect();
@@ -92,12 +99,20 @@ pub enum StopError {
     NoSuchService,
     #[error("the service is away; there is no connection over which to tell it to reboot")]
     Away,
+    #[error("the gateway failed at this request")]
+    Failed,
 }
 
 impl Handler<StopService> for Gateway {
     type Result = Result<Stopped, StopError>;
 
-    fn handle(&mut self, message: StopService, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: StopService, context: &mut Self::Context) -> Self::Result {
+        self.guarded(context, |gateway, _| gateway.stop_service(message)).unwrap_or(Err(StopError::Failed))
+    }
+}
+
+impl Gateway {
+    fn stop_service(&mut self, message: StopService) -> Result<Stopped, StopError> {
         let StopService { name, stopping, reason, deadline } = message;
         let known = self.registry.get_mut(&name).ok_or(StopError::NoSuchService)?;
         if !known.is_up() {

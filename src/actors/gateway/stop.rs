@@ -51,13 +51,20 @@ impl Handler<Drain> for Gateway {
     type Result = ();
 
     fn handle(&mut self, Drain { done }: Drain, context: &mut Self::Context) {
-        self.registry.drain();
-        self.routes.drain();
+        // What `started` goes on with, should a panic come between.
         self.stopping = Some(Progress {
             phase: Phase::Delivering,
             until: Instant::now() + self.config.stop,
             done: Some(done),
         });
+        self.guarded(context, Gateway::begin_to_stop);
+    }
+}
+
+impl Gateway {
+    fn begin_to_stop(&mut self, context: &mut Context<Self>) {
+        self.registry.drain();
+        self.routes.drain();
         // Nobody can come back for these.
         let away = self.registry.iter().filter(|(_, known)| !known.is_up()).map(|(name, _)| name.clone());
         for name in away.collect::<Vec<_>>() {
@@ -65,11 +72,11 @@ impl Handler<Drain> for Gateway {
         }
         Self::look_how_it_stops(context);
     }
-}
 
-impl Gateway {
     pub(super) fn look_how_it_stops(context: &mut Context<Self>) {
-        context.run_interval(LOOK_INTERVAL, |gateway, _| gateway.go_on_stopping(Instant::now()));
+        context.run_interval(LOOK_INTERVAL, |gateway, context| {
+            gateway.guarded(context, |gateway, _| gateway.go_on_stopping(Instant::now()));
+        });
     }
 
     fn go_on_stopping(&mut self, now: Instant) {
