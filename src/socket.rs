@@ -41,6 +41,8 @@ pub(crate) struct Socket {
 pub(crate) struct Traffic {
     /// The bytes that the peer has acknowledged since the connection began.
     pub(crate) acknowledged: u64,
+    /// The bytes that the socket was given to send since the connection began.
+    pub(crate) given: u64,
     /// Whether bytes wait to be sent or acknowledged.
     pub(crate) unacknowledged: bool,
     /// How long ago data came, read by us or not.
@@ -79,6 +81,8 @@ impl Socket {
             |_| Traffic::default(),
             |info| Traffic {
                 acknowledged: info.tcpi_bytes_acked,
+                given: info.tcpi_bytes_sent.saturating_sub(info.tcpi_bytes_retrans)
+                    + u64::from(info.tcpi_notsent_bytes),
                 unacknowledged: info.tcpi_notsent_bytes > 0 || info.tcpi_unacked > 0,
                 silent_for: Duration::from_millis(info.tcpi_last_data_recv.into()),
             },

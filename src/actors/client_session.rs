@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
 
 use super::gateway::{ConnectionEnded, Gateway, GiveUp, ServiceRequest, WindowElapsed};
-use super::link::{Link, OpPermit, Outbound};
+use super::link::{Link, OpKind, OpPermit, Outbound};
 use super::supervision::guard;
 use crate::protocol::close::Close;
 use crate::protocol::frame;
@@ -95,11 +95,15 @@ impl ClientSession {
     }
 
     fn send_op(&self, op: &GatewayOp, permit: Option<OpPermit>) {
-        if let GatewayOp::Error(error) = op {
-            self.identity.errors().add(error.code);
-        }
-        let is_presence = matches!(op, GatewayOp::Presence(_));
-        self.send(Outbound::Op { frame: frame::text(&op.to_json()), permit, is_presence });
+        let kind = match op {
+            GatewayOp::Error(error) => {
+                self.identity.errors().add(error.code);
+                OpKind::Refusal
+            }
+            GatewayOp::Presence(_) => OpKind::Presence,
+            _ => OpKind::Other,
+        };
+        self.send(Outbound::Op { frame: frame::text(&op.to_json()), permit, kind });
     }
 
     /// To the connection, unless the session has been given to another meanwhile.

@@ -32,11 +32,21 @@ pub enum Outbound {
     Op {
         frame: Bytes,
         permit: Option<OpPermit>,
-        is_presence: bool,
+        kind: OpKind,
     },
     Ping,
     /// Close, after what was handed over before.
     Close(Close),
+}
+
+/// What an op is to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpKind {
+    /// PRESENCE, of which only so many may wait to be written.
+    Presence,
+    /// An ERROR for an op, which counts in `max_ops_per_second`.
+    Refusal,
+    Other,
 }
 
 /// A connection, as its session and the gateway hold it.
@@ -84,7 +94,12 @@ impl Life {
         let last_frame = self.began + Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed));
         let last_data = now.checked_sub(traffic.silent_for).unwrap_or(self.began);
         let heard = if self.paused.load(Ordering::Relaxed) { now } else { last_frame.max(last_data) };
-        Observation { heard, taken: traffic.acknowledged, waiting: waiting || traffic.unacknowledged }
+        Observation {
+            heard,
+            taken: traffic.acknowledged,
+            waiting: waiting || traffic.unacknowledged,
+            given: (!waiting).then_some(traffic.given),
+        }
     }
 
     pub(crate) fn has_hung_up(&self) -> bool {

@@ -99,9 +99,9 @@ settings! {
     /// (`mailbox_full`).
     "hold_ms" => hold: Duration = Kind::number("milliseconds", 0..=1_000, 250);
 
-    /// How long the head of a request may take to come, and its body.
+    /// How long the head of a request may take to come, and its body; half a second less or more.
     "handshake_timeout_ms" => handshake_timeout: Duration =
-        Kind::number("milliseconds", 100..=3_600_000, 5_000);
+        Kind::number("milliseconds", 1_000..=3_600_000, 5_000);
 
     /// A connection without IDENTIFY for so long is closed (4001).
     "identify_timeout_ms" => identify_timeout: Duration =

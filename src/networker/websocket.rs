@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHandler};
 use actix_web::web::{Data, Payload, Query};
@@ -28,7 +29,7 @@ use super::outgoing::{Body, Outgoing};
 use super::throttle::Throttle;
 use crate::actors::client_session::{ClientSession, FromService};
 use crate::actors::gateway::{By, Confirm};
-use crate::actors::link::{Life, Link, MAX_OPS, OpPermit, Outbound};
+use crate::actors::link::{Life, Link, MAX_OPS, OpKind, OpPermit, Outbound};
 use crate::actors::supervision::text_of;
 use crate::config::Config;
 use crate::protocol::close::Close;
@@ -115,6 +116,7 @@ pub(crate) struct Connection {
     has_held: bool,
     budget: HoldBudget,
     op_rate: Rate,
+    ops_this_turn: usize,
     ops: Option<Arc<Semaphore>>,
     permit: Option<OpPermit>,
     /// The deadline of IDENTIFY, until it came.
@@ -157,7 +159,7 @@ type Ctx = WebsocketContext<Connection>;
 /// For how many ops one counts in `max_ops_per_second`.
 fn cost_of(op: &ServiceOp) -> u64 {
     match op {
-        // May come for each message; its session handles it alone.
+        // May come for each message; its session handles it alone. A refused one counts.
         ServiceOp::Ack(_) => 0,
         // Makes the gateway look at every service.
         ServiceOp::Watch(_) => 1000,
@@ -181,6 +183,7 @@ impl Connection {
             has_held: false,
             budget: HoldBudget::new(entrance.config.hold),
             op_rate: Rate::new(entrance.config.max_ops_per_second),
+            ops_this_turn: 0,
             ops: None,
             permit: None,
             deadline: None,
@@ -200,6 +203,7 @@ impl Connection {
         if let Stage::Service(service) = &mut self.stage {
             service.dispatcher.begin();
         }
+        self.ops_this_turn = 0;
         let mut index = from;
         while let Some((item, bytes)) = burst.get(index) {
             match self.guarded_item(item, bytes, burst.bytes_from(index), context) {
@@ -382,8 +386,12 @@ impl Handler<Outbound> for Connection {
     fn handle(&mut self, outbound: Outbound, context: &mut Ctx) {
         match outbound {
             Outbound::Frames(frames) => self.outgoing.borrow_mut().push_frames(frames),
-            Outbound::Op { frame, permit, is_presence } => {
-                self.outgoing.borrow_mut().push_op(frame, permit, is_presence);
+            Outbound::Op { frame, permit, kind } => {
+                if kind == OpKind::Refusal {
+                    // Felt at the next op.
+                    self.op_rate.spend(1, Instant::now());
+                }
+                self.outgoing.borrow_mut().push_op(frame, permit, kind == OpKind::Presence);
             }
             Outbound::Ping => self.outgoing.borrow_mut().push_op(frame::ping(), None, false),
             Outbound::Close(close) => self.close(close, context),

@@ -29,6 +29,9 @@ pub struct Observation {
     pub taken: u64,
     /// Whether more is waiting for it: in the mailbox, in our buffers or unacknowledged.
     pub waiting: bool,
+    /// The bytes that its socket was given since the connection began; `None` where still more
+    /// waits to be given.
+    pub given: Option<u64>,
 }
 
 /// One connection's pulse.
@@ -37,8 +40,18 @@ pub struct Pulse {
     limits: Limits,
     taken: u64,
     progressed: Instant,
-    /// Since when it has been owing `min_drain_bytes`, and what it had taken then.
-    owing: Option<(Instant, u64)>,
+    owing: Option<Owing>,
+}
+
+/// From when on a connection has to take `min_drain_bytes`, or all that waited then.
+#[derive(Debug, Clone, Copy)]
+struct Owing {
+    since: Instant,
+    /// What it had taken.
+    taken: u64,
+    /// What it will have taken once it has all that waited; `None` until all of it was given to the
+    /// socket.
+    all: Option<u64>,
 }
 
 impl Pulse {
@@ -70,12 +83,16 @@ impl Pulse {
             self.owing = None;
             return false;
         }
-        let (since, taken) = *self.owing.get_or_insert((now, seen.taken));
-        if seen.taken.saturating_sub(taken) >= self.limits.min_drain_bytes {
-            self.owing = Some((now, seen.taken));
-            return false;
+        let begin = Owing { since: now, taken: seen.taken, all: seen.given };
+        let owing = self.owing.get_or_insert(begin);
+        owing.all = owing.all.or(seen.given);
+        let took_enough = seen.taken.saturating_sub(owing.taken) >= self.limits.min_drain_bytes;
+        // Of a little that comes all the time, something is always unacknowledged.
+        let took_all = owing.all.is_some_and(|all| seen.taken >= all);
+        if took_enough || took_all {
+            *owing = begin;
         }
-        now.saturating_duration_since(since) >= self.limits.stuck
+        now.saturating_duration_since(owing.since) >= self.limits.stuck
     }
 }
 
@@ -99,7 +116,12 @@ mod tests {
 
     #[test]
     fn three_missed_heartbeats_are_silence() {
-        let verdict = first_verdict(60, |_, start| Observation { heard: start, taken: 0, waiting: false });
+        let verdict = first_verdict(60, |_, start| Observation {
+            heard: start,
+            taken: 0,
+            waiting: false,
+            given: Some(0),
+        });
         assert_eq!(verdict, Some((15, Close::Silent)));
     }
 
@@ -109,6 +131,7 @@ mod tests {
             heard: start + Duration::from_secs(second.saturating_sub(14)),
             taken: 0,
             waiting: false,
+            given: Some(0),
         });
         assert_eq!(verdict, None);
     }
@@ -119,6 +142,7 @@ mod tests {
             heard: start + Duration::from_secs(second),
             taken: 1000 * second,
             waiting: true,
+            given: (second > 5).then_some(1_000_000),
         });
         assert_eq!(verdict, Some((30, Close::TooSlow)));
     }
@@ -129,13 +153,30 @@ mod tests {
             heard: start,
             taken: 3000 * second,
             waiting: true,
+            given: None,
+        });
+        assert_eq!(verdict, None);
+    }
+
+    #[test]
+    fn one_that_gets_little_and_takes_it_all_lives_though_its_last_bytes_are_never_acknowledged_yet() {
+        let verdict = first_verdict(600, |second, start| Observation {
+            heard: start + Duration::from_secs(second),
+            taken: 100 * second,
+            waiting: true,
+            given: (second % 3 != 0).then_some(100 * second + 100),
         });
         assert_eq!(verdict, None);
     }
 
     #[test]
     fn a_hung_service_with_a_full_buffer_is_silent_before_it_is_slow() {
-        let verdict = first_verdict(60, |_, start| Observation { heard: start, taken: 7, waiting: true });
+        let verdict = first_verdict(60, |_, start| Observation {
+            heard: start,
+            taken: 7,
+            waiting: true,
+            given: Some(8),
+        });
         assert_eq!(verdict, Some((15, Close::Silent)));
     }
 }

@@ -14,5 +14,6 @@ mod operate;
 mod proxy;
 mod sessions;
 mod shards;
+#[path = "../support/mod.rs"]
 mod support;
 mod wire;

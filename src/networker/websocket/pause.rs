@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, fut};
 use tokio::sync::Semaphore;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::{Connection, Ctx, Flow, MAX_OPS, OpPermit};
@@ -15,6 +16,10 @@ use crate::state::tally::Held;
 /// How often a held sender looks for room by itself: what all mailboxes together may hold is
 /// freed without a word.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Ops of one connection after which others on the same thread have their turn: an op costs many
+/// times what a proxied message does, and its answer does so once more.
+const OPS_A_TURN: usize = 64;
 
 impl Connection {
     pub(super) fn pause(&mut self) {
@@ -45,11 +50,18 @@ impl Connection {
         None
     }
 
-    /// Counts an op or a refused message; reading pauses where too many came.
+    /// Counts an op or a refused message; reading pauses where too many came, and gives others a
+    /// turn after some.
     pub(super) fn spend_ops(&mut self, cost: u64, context: &mut Ctx) -> Flow {
-        let Some(wait) = self.op_rate.spend(cost, Instant::now()) else { return Flow::On };
-        self.note_held(Held::Ops);
-        self.wait_for(sleep(wait), context, |_, ()| ());
+        self.ops_this_turn += 1;
+        if let Some(wait) = self.op_rate.spend(cost, Instant::now()) {
+            self.note_held(Held::Ops);
+            self.wait_for(sleep(wait), context, |_, ()| ());
+        } else if self.ops_this_turn >= OPS_A_TURN {
+            self.wait_for(yield_now(), context, |_, ()| ());
+        } else {
+            return Flow::On;
+        }
         Flow::Pause { again: false }
     }
 

@@ -37,7 +37,12 @@ impl Scene {
         let end = self.now + time;
         while let Some(at) = self.session.next_wake().filter(|at| *at <= end) {
             self.now = at.max(self.now);
-            self.step(Input::Wake(Some(Observation { heard: self.now, taken: 0, waiting: false })));
+            self.step(Input::Wake(Some(Observation {
+                heard: self.now,
+                taken: 0,
+                waiting: false,
+                given: Some(0),
+            })));
         }
         self.now = end;
     }

@@ -1,0 +1,128 @@
+//! Floods on connections that are open: frames, fragments, pings, ops, violations.
+
+use crate::attack::{Progress, endure, take_turn};
+use crate::attacker::{Attacker, Ended, frame};
+use crate::support::Gateway;
+
+/// Sends the bytes again and again, reading what comes where `reads`; connects anew where it is
+/// thrown out.
+fn flood(gateway: &Gateway, progress: &Progress, bytes: &[u8], reads: bool) {
+    let mut attacker: Result<Attacker, Ended> = Err(Ended);
+    while progress.goes_on() {
+        attacker = match attacker {
+            Ok(mut attacker) => {
+                let sent = attacker.send(bytes).and_then(|()| if reads { attacker.drain() } else { Ok(()) });
+                sent.map(|()| attacker)
+            }
+            Err(Ended) => Attacker::identify(gateway.address(), "attacker"),
+        };
+    }
+}
+
+/// Floods a gateway with the bytes until `metric` has counted it, and shows what that costs.
+fn endure_flood(flags: &[&str], memory_mib: u64, bytes: &[u8], reads: bool, metric: (&str, &str)) {
+    let gateway = Gateway::start(flags);
+    let counted = |gateway: &Gateway| gateway.metric(metric.0, metric.1) > 0;
+    endure(&gateway, memory_mib, counted, |gateway, progress| flood(gateway, progress, bytes, reads));
+}
+
+fn repeated(frame: &[u8]) -> Vec<u8> {
+    frame.repeat((64 * 1024 / frame.len()).max(1))
+}
+
+fn text(text: &str) -> Vec<u8> {
+    frame(0x81, text.as_bytes())
+}
+
+#[test]
+fn a_flood_of_pings_is_held_to_the_rate_of_frames() {
+    let _turn = take_turn();
+    let pings = repeated(&frame(0x89, b"x"));
+    let flags = ["--max-frames-per-second=50000"];
+    endure_flood(&flags, 16, &pings, false, ("gateway_held_total", "frames"));
+}
+
+#[test]
+fn a_flood_of_empty_fragments_is_held_to_the_rate_of_frames() {
+    let _turn = take_turn();
+    // Each write is one message.
+    let fragments = [frame(0x01, b"\""), frame(0x00, b"").repeat(10_000), frame(0x80, b"\"")].concat();
+    let flags = ["--max-frames-per-second=50000", "--max-ops-per-second=1000000"];
+    endure_flood(&flags, 16, &fragments, true, ("gateway_held_total", "frames"));
+}
+
+#[test]
+fn endless_fragments_are_refused_at_the_size_of_a_message() {
+    let _turn = take_turn();
+    // A message that begins and never ends: the second write of it is a fragment too many.
+    let pieces = [frame(0x01, b"\""), frame(0x00, &vec![b'x'; 60_000]).repeat(20)].concat();
+    endure_flood(&[], 48, &pieces, true, ("gateway_closes_total", "1009"));
+}
+
+#[test]
+fn a_flood_of_tiny_messages_is_held_to_the_rate_of_ops() {
+    let _turn = take_turn();
+    let tiny = repeated(&text(""));
+    let flags = ["--max-ops-per-second=5000"];
+    endure_flood(&flags, 16, &tiny, true, ("gateway_held_total", "ops"));
+}
+
+#[test]
+fn a_flood_whose_answers_are_not_read_is_not_read_either() {
+    let _turn = take_turn();
+    let tiny = repeated(&text(""));
+    let flags = ["--max-ops-per-second=1000000000"];
+    endure_flood(&flags, 16, &tiny, false, ("gateway_held_total", "answers"));
+}
+
+#[test]
+fn floods_of_ops_are_held_to_their_rate() {
+    let _turn = take_turn();
+    for data in [
+        r#"{"opcode":0}"#,
+        r#"{"opcode":10}"#,
+        r#"{"opcode":12,"shard_id":0}"#,
+        r#"{"opcode":22,"i":1}"#,
+        r#"{"opcode":23,"services":"*"}"#,
+    ] {
+        println!("{data}");
+        let ops = repeated(&text(&format!(r#"{{"s":"attacker","t":"gateway:opcode","d":{data}}}"#)));
+        // An ACK counts for none of the ops; answers to wrong ones hold it all the same.
+        let held = if data.contains("22") { "why=" } else { "ops" };
+        let flags = ["--max-ops-per-second=5000", "--shards=64"];
+        endure_flood(&flags, 24, &ops, true, ("gateway_held_total", held));
+    }
+}
+
+#[test]
+fn bytes_are_held_to_their_rate() {
+    let _turn = take_turn();
+    let message =
+        text(&format!(r#"{{"s":"attacker","t":"gateway-proxy:attacker:x","d":"{}"}}"#, "x".repeat(50_000)));
+    let flags = ["--max-bytes-per-second=2000000"];
+    endure_flood(&flags, 16, &message, true, ("gateway_held_total", "bytes"));
+}
+
+#[test]
+fn a_flood_to_names_that_nobody_has_costs_only_its_sender() {
+    let _turn = take_turn();
+    let gateway = Gateway::start(&["--mailbox-messages=2000"]);
+    let nobody: Vec<u8> = (0..400)
+        .flat_map(|n| text(&format!(r#"{{"s":"attacker","t":"gateway-proxy:nobody-{n}:x","n":{n}}}"#)))
+        .collect();
+    let has_begun = |gateway: &Gateway| gateway.metric("gateway_errors_sent_total", "no_such_service") > 0;
+    endure(&gateway, 24, has_begun, |gateway, progress| flood(gateway, progress, &nobody, false));
+    let [accepted, _, _, dead, queued] = gateway.account("other");
+    assert_eq!((accepted, queued), (dead, 0), "an ERROR without room makes its message dead");
+}
+
+#[test]
+fn violations_are_closed_each_with_its_code() {
+    let _turn = take_turn();
+    let unmasked = vec![0x81, 2, b'{', b'}'];
+    let gibibyte = [&[0x81, 0xFF, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0][..], &vec![b'x'; 30_000]].concat();
+    let compressed = frame(0xC1, b"\x00");
+    for (bytes, code) in [(unmasked, "1002"), (gibibyte, "1009"), (compressed, "1002")] {
+        endure_flood(&[], 24, &bytes, true, ("gateway_closes_total", code));
+    }
+}
