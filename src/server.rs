@@ -108,21 +108,14 @@ async fn stop(gateway: &Addr<Gateway>, server: &ServerHandle) {
 /// The last word: what became of every message.
 fn log_account(accounts: &Accounts) {
     let mut sum = Balance::default();
-    accounts.snapshot().iter().for_each(|row| sum += row.balance);
-    let Balance { accepted, delivered, returned, dead, queued } = sum;
-    log::info!(
-        "stopped; accepted {} = delivered {} + returned {} + dead {} + queued {} messages",
-        accepted.messages,
-        delivered.messages,
-        returned.messages,
-        dead.messages,
-        queued.messages,
-    );
-    if !queued.is_zero() {
-        log::error!(
-            "{} messages were still queued when the gateway had to end: they are lost",
-            queued.messages
-        );
+    for row in accounts.snapshot() {
+        log::debug!("from {} to {}: {}", row.source, row.target, row.balance);
+        sum += row.balance;
+    }
+    log::info!("stopped; messages: {sum}");
+    if !sum.queued.is_zero() {
+        let queued = sum.queued.messages;
+        log::error!("{queued} messages were still queued when the gateway had to end: they are lost");
     }
 }
 

@@ -121,6 +121,8 @@ pub(crate) struct Connection {
     permit: Option<OpPermit>,
     /// The deadline of IDENTIFY, until it came.
     deadline: Option<SpawnHandle>,
+    /// Whether it has asked again for a name that seemed to be taken.
+    has_asked_again: bool,
     /// Whether the gateway was told of the end.
     has_told: bool,
 }
@@ -187,6 +189,7 @@ impl Connection {
             ops: None,
             permit: None,
             deadline: None,
+            has_asked_again: false,
             has_told: false,
             entrance,
         }

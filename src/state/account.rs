@@ -6,6 +6,7 @@
 //! `max_account_names`, beyond which names are counted together as [`OTHER`].
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::ops::{AddAssign, SubAssign};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -68,6 +69,19 @@ impl Balance {
         sum += self.dead;
         sum += self.queued;
         sum == self.accepted
+    }
+}
+
+impl fmt::Display for Balance {
+    /// The messages, as the sum that they are.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [accepted, delivered, returned, dead, queued] =
+            [self.accepted, self.delivered, self.returned, self.dead, self.queued]
+                .map(|amount| amount.messages);
+        write!(
+            formatter,
+            "accepted {accepted} = delivered {delivered} + returned {returned} + dead {dead} + queued {queued}"
+        )
     }
 }
 

@@ -144,6 +144,19 @@ impl Gateway {
             .map(|part| sum[part]["messages"].as_u64().unwrap_or(0))
     }
 
+    /// The last word of a gateway that has stopped: accepted, delivered, returned, dead and queued
+    /// messages that some line of its log with that start tells. `stopped; messages` is the sum.
+    pub(crate) fn last_account(&self, start: &str) -> [u64; 5] {
+        self.wait_for_log("stopped; messages: ");
+        let log = self.log();
+        let mut sum = [0; 5];
+        for line in log.lines().filter_map(|line| line.split_once(start)).map(|(_, line)| line) {
+            let numbers = line.split(' ').filter_map(|word| word.parse::<u64>().ok());
+            sum.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+        }
+        sum
+    }
+
     /// Resident memory in KiB; `VmRSS` or `VmHWM`.
     pub(crate) fn memory_kib(&self, which: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

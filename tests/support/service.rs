@@ -176,7 +176,10 @@ impl Service {
         self.stream.set_read_timeout(Some(PATIENCE)).map_err(drop)?;
         match polled? {
             Some(Frame { opcode: 1, payload }) => Ok(Some(Message::new(payload))),
-            Some(Frame { opcode: 8, .. }) => Err(()),
+            Some(Frame { opcode: 8, payload }) => {
+                self.frame(0x88, &payload[..payload.len().min(2)]);
+                Err(())
+            }
             Some(Frame { opcode: 9, payload }) => {
                 self.frame(0x8A, &payload);
                 Ok(None)

@@ -21,8 +21,8 @@ use crate::state::route::Route;
 use crate::state::secret::Secret;
 use crate::state::shards::Input;
 
-/// Before a name is refused as taken, its connection gets this long for its end to be noticed:
-/// its close frame may still be on the way through another thread.
+/// Before a name is refused as taken, whoever asked waits so long and asks again: the close frame
+/// of the connection that has it may still be on the way through another thread.
 pub const SECOND_LOOK: Duration = Duration::from_millis(50);
 
 /// How long a connection that is closed may take to end by itself.
@@ -38,7 +38,6 @@ pub struct Identify {
     /// The thread that serves the connection: a new session goes there too.
     pub arbiter: ArbiterHandle,
     pub reply: Recipient<Identified>,
-    pub looked_before: bool,
 }
 
 /// What a connection identifies by.
@@ -61,6 +60,12 @@ pub struct Identified(pub Result<FirstMessage, Refusal>);
 #[derive(Debug)]
 pub enum Refusal {
     Reject(Reject),
+    /// The name has a live connection. It may be worth to ask again, by this, after
+    /// [`SECOND_LOOK`].
+    Taken {
+        by: By,
+        reject: Reject,
+    },
     /// It did not ask to be one.
     NotIdentified,
 }
@@ -93,29 +98,30 @@ struct Applicant {
 
 impl Gateway {
     fn identify(&mut self, message: Identify, context: &mut Context<Self>) {
-        let now = Instant::now();
-        let Identify { by, link, address, arbiter, reply, looked_before } = message;
-        let applicant = match self.applicant(by, address, now) {
-            Ok(applicant) => applicant,
-            Err(refusal) => return reply.do_send(Identified(Err(refusal))),
-        };
+        let Identify { by, link, address, arbiter, reply } = message;
+        let accepted = self
+            .applicant(by, address, Instant::now())
+            .and_then(|applicant| self.admit(applicant, address, link, &arbiter, context));
+        reply.do_send(Identified(accepted));
+    }
+
+    fn admit(
+        &mut self,
+        applicant: Applicant,
+        address: IpAddr,
+        link: Link,
+        arbiter: &ArbiterHandle,
+        context: &mut Context<Self>,
+    ) -> Result<FirstMessage, Refusal> {
         let claim = Claim { name: &applicant.name, session: applicant.identify.session.as_deref(), address };
-        match self.registry.check(claim, has_hung_up, now) {
-            Ok(finds) => {
-                let accepted = self.accept(applicant, finds, link, &arbiter, context);
-                reply.do_send(Identified(accepted.map_err(Refusal::Reject)));
-            }
-            Err(reject) if reject.code == RejectCode::AlreadyConnected && !looked_before => {
-                let Applicant { name, identify, .. } = applicant;
-                let by = By::Op { name, identify };
-                context.notify_later(
-                    Identify { by, link, address, arbiter, reply, looked_before: true },
-                    SECOND_LOOK,
-                );
-            }
+        match self.registry.check(claim, has_hung_up, Instant::now()) {
+            Ok(finds) => self.accept(applicant, finds, link, arbiter, context).map_err(Refusal::Reject),
             Err(reject) => {
                 log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
-                reply.do_send(Identified(Err(Refusal::Reject(reject))));
+                let Applicant { name, identify, .. } = applicant;
+                let is_taken = reject.code == RejectCode::AlreadyConnected;
+                let taken = |reject| Refusal::Taken { by: By::Op { name, identify }, reject };
+                Err(if is_taken { taken(reject) } else { Refusal::Reject(reject) })
             }
         }
     }

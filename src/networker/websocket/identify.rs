@@ -5,7 +5,7 @@ use actix_rt::Arbiter;
 
 use super::{Connection, Ctx, Flow, Link, Service, Stage};
 use crate::actors::client_session::{Attach, Written};
-use crate::actors::gateway::{By, FirstMessage, Identified, Identify, Refusal};
+use crate::actors::gateway::{By, FirstMessage, Identified, Identify, Refusal, SECOND_LOOK};
 use crate::networker::dispatch::{Dispatcher, Wishes};
 use crate::networker::outgoing;
 use crate::protocol::close::Close;
@@ -31,7 +31,8 @@ impl Connection {
                 self.reject(reject, context);
                 Flow::End
             }
-            Err(Refusal::NotIdentified) => self.not_identified(context),
+            // Only the gateway knows which names are taken.
+            Err(Refusal::NotIdentified | Refusal::Taken { .. }) => self.not_identified(context),
         }
     }
 
@@ -45,8 +46,28 @@ impl Connection {
             address: self.address,
             arbiter: Arbiter::current(),
             reply: context.address().recipient(),
-            looked_before: false,
         });
+    }
+
+    /// The connection that has the name may be about to end. The wait is here, since the gateway
+    /// would forget it in a restart.
+    fn ask_again(&mut self, by: By, context: &mut Ctx) {
+        self.has_asked_again = true;
+        context.run_later(SECOND_LOOK, |connection, context| {
+            if matches!(connection.stage, Stage::Identifying) {
+                connection.ask_to_be(by, context);
+            }
+        });
+    }
+
+    fn refused(&mut self, refusal: Refusal, context: &mut Ctx) {
+        self.paused_at = None;
+        match refusal {
+            Refusal::Reject(reject) | Refusal::Taken { reject, .. } => self.reject(reject, context),
+            Refusal::NotIdentified => drop(self.not_identified(context)),
+        }
+        // The service's close frame is awaited.
+        self.go_on(context);
     }
 
     fn accepted(&mut self, first: FirstMessage, context: &mut Ctx) {
@@ -111,15 +132,8 @@ impl Handler<Identified> for Connection {
         }
         match answer {
             Ok(first) => self.accepted(first, context),
-            Err(refusal) => {
-                self.paused_at = None;
-                match refusal {
-                    Refusal::Reject(reject) => self.reject(reject, context),
-                    Refusal::NotIdentified => drop(self.not_identified(context)),
-                }
-                // The service's close frame is awaited.
-                self.go_on(context);
-            }
+            Err(Refusal::Taken { by, .. }) if !self.has_asked_again => self.ask_again(by, context),
+            Err(refusal) => self.refused(refusal, context),
         }
     }
 }
