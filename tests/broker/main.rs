@@ -12,6 +12,7 @@ mod http;
 mod identify;
 mod operate;
 mod proxy;
+mod resilience;
 mod sessions;
 mod shards;
 #[path = "../support/mod.rs"]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -17,6 +18,7 @@ pub(crate) struct Gateway {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
+    is_log_read: Arc<AtomicBool>,
     /// Whether its account may differ from its mailboxes.
     is_miscounted: bool,
 }
@@ -33,10 +35,14 @@ impl Gateway {
             .spawn()
             .expect("the gateway's binary runs");
         let log = Arc::new(Mutex::new(String::new()));
-        let (stderr, kept) = (child.stderr.take().unwrap(), log.clone());
+        let is_log_read = Arc::new(AtomicBool::new(true));
+        let (stderr, kept, is_read) = (child.stderr.take().unwrap(), log.clone(), is_log_read.clone());
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 writeln!(kept.lock().unwrap(), "{line}").unwrap();
+                while !is_read.load(Ordering::Relaxed) {
+                    thread::park();
+                }
             }
         });
         let address = eventually("the gateway listens", || {
@@ -44,7 +50,7 @@ impl Gateway {
             let (_, rest) = log.split_once("listening on ")?;
             rest.lines().next()?.parse().ok()
         });
-        Self { child, address, log, is_miscounted: false }
+        Self { child, address, log, is_log_read, is_miscounted: false }
     }
 
     /// The gateway's binary, with none of this process's settings.
@@ -56,6 +62,15 @@ impl Gateway {
             }
         }
         command
+    }
+
+    /// From the next line on, the pipe that the log goes to is not read any more.
+    pub(crate) fn stop_reading_the_log(&self) {
+        self.is_log_read.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -11,17 +11,31 @@ use crate::actors::client_session::ClientSession;
 use crate::actors::client_session::walk::{Found, WalkMailbox};
 use crate::state::account::{Amount, Row};
 use crate::state::audit::Walk;
-use crate::state::route::Route;
+use crate::state::route::{Route, Shared};
 
 const INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the last audit saw.
 #[derive(Default)]
 pub(super) struct Audit {
-    rows: Vec<Row>,
+    traffic: Traffic,
     /// A message may be between account and mailbox for a moment: only what is found twice is
     /// wrong.
     suspected: Vec<String>,
+}
+
+/// What changes whenever a message or a notice moves.
+#[derive(Default, Clone, PartialEq)]
+struct Traffic {
+    rows: Vec<Row>,
+    /// How many ERRORs were sent: those about refused messages stand in no row.
+    errors: u64,
+}
+
+impl Traffic {
+    fn of(shared: &Shared) -> Self {
+        Self { rows: shared.accounts.snapshot(), errors: shared.errors.iter().map(|(_, count)| count).sum() }
+    }
 }
 
 impl Gateway {
@@ -30,9 +44,9 @@ impl Gateway {
     }
 
     fn audit_if_at_rest(&mut self, context: &mut Context<Self>) {
-        let rows = self.routes.shared().accounts.snapshot();
-        let is_at_rest = rows == self.audit.rows;
-        self.audit.rows.clone_from(&rows);
+        let traffic = Traffic::of(self.routes.shared());
+        let is_at_rest = traffic == self.audit.traffic;
+        self.audit.traffic.clone_from(&traffic);
         if !is_at_rest {
             self.audit.suspected.clear();
             return;
@@ -44,8 +58,8 @@ impl Gateway {
             .collect();
         let routes = self.routes.clone();
         let audited = async move {
-            let differences = differences(sessions, &rows).await;
-            (routes.shared().accounts.snapshot() == rows).then_some(differences)
+            let differences = differences(sessions, &traffic.rows).await;
+            (Traffic::of(routes.shared()) == traffic).then_some(differences)
         };
         context.spawn(audited.into_actor(self).map(|differences, gateway: &mut Self, _| {
             gateway.conclude(differences.unwrap_or_default());
