@@ -41,9 +41,17 @@ fn without_descriptors_nobody_new_gets_in_and_services_go_on() {
     exchange(&mut a, &mut b, 200);
     let now = gateway.descriptors();
     assert!(now <= before + 10, "{now} descriptors for a crowd of 30, {before} before");
-    // By itself, once there are descriptors again.
+    // By itself, once there are descriptors again; until then whoever gets in is told so.
     drop(crowd);
-    gateway.service("c").expect_nothing();
+    let mut c = eventually("somebody gets in", || match Service::try_open(gateway.address(), "/gateway") {
+        Ok(service) => Some(service),
+        Err(answer) => {
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+            None
+        }
+    });
+    c.identify("c");
+    c.expect_nothing();
     limit_descriptors(&gateway, before + 200);
     gateway.service("d").expect_nothing();
     exchange(&mut a, &mut b, 10);

@@ -62,6 +62,11 @@ impl Message {
 impl Service {
     /// The handshake.
     pub(crate) fn open(address: SocketAddr, path: &str) -> Self {
+        Self::try_open(address, path).unwrap_or_else(|answer| panic!("no WebSocket: {answer}"))
+    }
+
+    /// The handshake; what else was answered.
+    pub(crate) fn try_open(address: SocketAddr, path: &str) -> Result<Self, String> {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -74,12 +79,14 @@ impl Service {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after {head:?}"));
+            stream.read_exact(&mut byte).map_err(|error| format!("{error} after {head:?}"))?;
             head.push(byte[0]);
         }
         let head = String::from_utf8_lossy(&head).into_owned();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
-        Self { stream, name: String::new(), unread: Vec::new(), transcript: Vec::new() }
+        if !head.starts_with("HTTP/1.1 101 ") {
+            return Err(head);
+        }
+        Ok(Self { stream, name: String::new(), unread: Vec::new(), transcript: Vec::new() })
     }
 
     /// Identifies and reads ACCEPT, whose `d` it gives.
