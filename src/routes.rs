@@ -21,6 +21,11 @@ impl ShardTable {
         Self { holders: vec![None; shard_count as usize] }
     }
 
+    /// Of all ids, by id.
+    pub fn of(holders: Vec<Option<Name>>) -> Self {
+        Self { holders }
+    }
+
     pub fn shard_count(&self) -> u32 {
         u32::try_from(self.holders.len()).unwrap_or(u32::MAX)
     }
@@ -39,15 +44,9 @@ impl ShardTable {
             .collect()
     }
 
-    /// The ids that each service holds, lowest first.
-    pub fn by_holder(&self) -> HashMap<&Name, Vec<ShardId>> {
-        let mut shards: HashMap<&Name, Vec<ShardId>> = HashMap::new();
-        for (id, holder) in (0..).map(ShardId).zip(&self.holders) {
-            if let Some(holder) = holder {
-                shards.entry(holder).or_default().push(id);
-            }
-        }
-        shards
+    /// Who holds which id, lowest first.
+    pub fn leases(&self) -> impl Iterator<Item = (&Name, ShardId)> {
+        (0..).map(ShardId).zip(&self.holders).filter_map(|(id, holder)| Some((holder.as_ref()?, id)))
     }
 
     /// Nothing, where there is no such id.

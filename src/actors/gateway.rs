@@ -29,17 +29,17 @@ pub use self::services::ServiceRequest;
 pub use self::stop::Drain;
 use super::client_session::{ClientSession, Order};
 use super::link::Link;
-use super::shard_allocator::{ShardAllocator, ShardInput};
+use super::shard_allocator::{self, ShardAllocator, ShardInput};
 use super::supervision::guard;
 use crate::config::Config;
-use crate::protocol::name::Name;
+use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{Presence, PresenceEvent, Watch};
 use crate::routes::{Routes, ShardTable};
 use crate::state::pulse::Limits;
 use crate::state::registry::{Known, Registry, Settings};
 use crate::state::route::Route;
 use crate::state::session;
-use crate::state::shards::{Input, ShardPool};
+use crate::state::shards::{self, Departure, Input, ShardPool, Snapshot};
 use crate::state::tally::Part;
 
 /// How often what nobody asked for is forgotten.
@@ -53,6 +53,8 @@ pub struct Gateway {
     allocator: Option<Addr<ShardAllocator>>,
     /// Who holds which shard: what the routes publish.
     table: ShardTable,
+    /// The same of the generation that is being filled, while one is.
+    filling: Option<ShardTable>,
     watchers: HashMap<Name, Watch>,
     /// Tells every connection, identified or not, to close.
     close_all: watch::Sender<bool>,
@@ -83,6 +85,7 @@ impl Gateway {
             registry: Registry::new(settings),
             allocator: None,
             table,
+            filling: None,
             watchers: HashMap::new(),
             close_all,
             stopping: None,
@@ -100,8 +103,31 @@ impl Gateway {
         }
     }
 
+    /// A pool that has never been started: nothing is stored.
+    fn shard_pool(&self) -> ShardPool<ConnectionId> {
+        let settings = shards::Settings {
+            shard_count: Some(self.config.shards),
+            max_concurrency: self.config.max_concurrency,
+            identify_interval: self.config.identify_interval,
+            permit_ttl: self.config.permit_ttl,
+            resume_window: self.config.resume_window,
+            heartbeat: self.config.heartbeat,
+        };
+        ShardPool::restore(Snapshot::default(), settings, shard_allocator::now())
+            .expect("an empty snapshot fits any settings")
+    }
+
+    /// The ids that are leased to a service, lowest first.
+    fn shards_of(&self, service: &Name) -> Vec<ShardId> {
+        let mut ids = self.table.shards_of(service);
+        ids.extend(self.filling.iter().flat_map(|filling| filling.shards_of(service)));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
     /// Tells the allocator what became of a service.
-    fn tell_allocator(&self, input: Input<crate::protocol::name::ConnectionId>) {
+    fn tell_allocator(&self, input: Input<ConnectionId>) {
         self.ask_allocator(ShardInput { input, permit: None });
     }
 
@@ -112,12 +138,15 @@ impl Gateway {
     }
 
     /// Ends a session: nothing reaches it any more, and what it holds is returned.
-    fn end_session(&mut self, service: &Name, reason: &str) {
+    fn end_session(&mut self, service: &Name, reason: &str, departure: Departure) {
         let Some(known) = self.registry.remove(service) else { return };
         known.handle.route.gauge().close();
         self.routes.remove(service);
         known.handle.session.do_send(Order::GoDown);
-        self.tell_allocator(Input::Down { service: service.clone() });
+        // When the gateway itself stops, leases stand: it may be back in a moment.
+        if self.stopping.is_none() {
+            self.tell_allocator(Input::Down { service: service.clone(), departure });
+        }
         self.watchers.remove(service);
         self.announce(service, known.group, PresenceEvent::Down, reason);
     }
@@ -133,7 +162,7 @@ impl Gateway {
             event,
             reason: Some(reason.to_owned()),
             group,
-            shards: self.table.shards_of(service),
+            shards: self.shards_of(service),
             at: unix_ms(),
         };
         for (watcher, watch) in &self.watchers {
@@ -173,7 +202,7 @@ impl Actor for Gateway {
 
     fn started(&mut self, context: &mut Self::Context) {
         if self.allocator.is_none() {
-            let pool = ShardPool::new(self.config.shards, self.config.max_concurrency);
+            let pool = self.shard_pool();
             let (gateway, shared) = (context.address(), self.routes.shared().clone());
             self.allocator = Some(Supervisor::start(move |_| ShardAllocator::new(pool, gateway, shared)));
         }

@@ -130,9 +130,13 @@ settings! {
     /// Deliveries that a service with `ack` may leave unacknowledged; the rest wait in its mailbox.
     "max_unacked" => max_unacked: u64 = Kind::number("messages", 1..=1_000_000, 1_024);
 
-    /// Between two permits of one key to IDENTIFY to Discord; 0 is no pacing, and all that is
-    /// supported yet.
-    "identify_interval_ms" => identify_interval: Duration = Kind::number("milliseconds", 0..=0, 0);
+    /// Between two permits of one key (`shard_id % max_concurrency`) to IDENTIFY to Discord, which
+    /// demands 5 s; 0 is no pacing.
+    "identify_interval_ms" => identify_interval: Duration =
+        Kind::number("milliseconds", 0..=3_600_000, 5_500);
+
+    /// How long a permit to IDENTIFY to Discord is good.
+    "permit_ttl_ms" => permit_ttl: Duration = Kind::number("milliseconds", 1..=3_600_000, 5_000);
 
     /// How many keys IDENTIFY to Discord side by side, where Discord has not been asked.
     "max_concurrency" => max_concurrency: u32 = Kind::number("keys", 1..=1_024, 1);

@@ -82,7 +82,8 @@ fn the_defaults_are_the_protocols() {
         deadline: Duration::from_secs(10),
         stop: Duration::from_secs(5),
         max_unacked: 1_024,
-        identify_interval: Duration::ZERO,
+        identify_interval: Duration::from_millis(5_500),
+        permit_ttl: Duration::from_secs(5),
         max_concurrency: 1,
         data_dir: None,
         log: "info".to_owned(),
@@ -223,12 +224,7 @@ fn what_is_not_supported_yet_is_said_so() {
         flag(&[("data_dir", "/var/lib/gateway")]).error(),
         "data_dir: expected `none`, the only value supported yet, got `/var/lib/gateway` (flag --data-dir)"
     );
-    assert_eq!(
-        file("identify_interval_ms = 5500").error(),
-        "identify_interval_ms: expected 0, the only value supported yet, got `5500` (file \
-         /etc/gateway.toml)"
-    );
-    let config = file("identify_interval_ms = 0\ndata_dir = \"none\"").loaded().config;
+    let config = file("data_dir = \"none\"").loaded().config;
     assert_eq!(config, Config::default());
 }
 

@@ -10,6 +10,7 @@ use super::services::word;
 use crate::actors::gateway::{ListServices, ReportShards, ServiceState};
 use crate::metrics::{Exposition, Kind};
 use crate::networker::entrance::Entrance;
+use crate::state::shards::Standing;
 
 /// How long the gateway actor may take to answer before it is not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -41,10 +42,12 @@ pub(super) async fn metrics(entrance: Data<Entrance>) -> HttpResponse {
         exposition.by_label("gateway_sessions", Kind::Gauge, "Sessions by state.", "state", states);
     }
     if let Ok(Some(report)) = entrance.gateway.send(ReportShards).await {
-        let leased = report.shards.iter().filter(|shard| shard.holder.is_some()).count();
-        let states = [("leased", leased as u64), ("free", (report.shards.len() - leased) as u64)];
+        let states = Standing::ALL.map(|standing| {
+            let count = report.shards.iter().filter(|shard| shard.standing == standing).count();
+            (standing.as_str(), count as u64)
+        });
         exposition.by_label("gateway_shards", Kind::Gauge, "Shard ids by state.", "state", states);
-        let waiting = report.waiting as u64;
+        let waiting = report.waiting.values().sum();
         exposition.one(
             "gateway_shard_requests_waiting",
             Kind::Gauge,

@@ -2,13 +2,24 @@
 //! answers.
 //!
 //! What a service sends is parsed here into [`ServiceOp`]; what the gateway sends is written
-//! here from [`GatewayOp`]. Who may ask what, and what happens then, is decided elsewhere.
+//! here from [`GatewayOp`]; those about shards stand in `shard`. Who may ask what, and what happens
+//! then, is decided elsewhere.
+
+mod shard;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::shard::{
+    LeaseState, Resume, ShardAccept, ShardConnect, ShardDeath, ShardLive, ShardRevoke, ShardState, ShardWait,
+    WaitReason,
+};
+pub use self::watch::Watch;
 use super::error::{ErrorCode, RejectCode};
-use super::name::{self, Epoch, Name, ShardId};
+use super::name::{self, Name, ShardId};
 
 /// The number of an op. 0 to 19 are the founding document's, 20 and up are extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +39,7 @@ pub enum Opcode {
     Watch = 23,
     Presence = 24,
     ShardWait = 30,
+    ShardState = 31,
     ShardLive = 32,
     ShardRevoke = 33,
 }
@@ -49,6 +61,7 @@ impl Opcode {
             23 => Self::Watch,
             24 => Self::Presence,
             30 => Self::ShardWait,
+            31 => Self::ShardState,
             32 => Self::ShardLive,
             33 => Self::ShardRevoke,
             _ => return None,
@@ -62,6 +75,7 @@ pub enum ServiceOp {
     Identify(Identify),
     ShardConnect(ShardConnect),
     ShardDeath(ShardDeath),
+    ShardState(ShardState),
     Ack(Ack),
     Watch(Watch),
     /// Panic, for tests.
@@ -106,34 +120,10 @@ pub struct Identify {
     pub group: Option<String>,
 }
 
-/// `d` of SHARD_CONNECT. With `shard_id` it claims that id, else it asks for any.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub struct ShardConnect {
-    pub shard_id: Option<u32>,
-    pub shard_count: Option<u32>,
-    /// `false`: already connected to Discord, or able to resume there: needs no permit.
-    pub identify: Option<bool>,
-}
-
-/// `d` of SHARD_DEATH. `shard_id` may be left out by the holder of exactly one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub struct ShardDeath {
-    pub shard_id: Option<u32>,
-    /// The code with which Discord closed.
-    pub close_code: Option<u16>,
-}
-
 /// `d` of ACK: that delivery number and all before it are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Ack {
     pub i: u64,
-}
-
-/// `d` of WATCH: a name, or a pattern in which `*` stands for any run of characters.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Watch {
-    #[serde(default = "everything", deserialize_with = "null_is_everything")]
-    pub services: String,
 }
 
 /// An op could not be read.
@@ -175,7 +165,8 @@ impl ServiceOp {
         let parsed = match opcode {
             Opcode::Identify => Identify::parse(data).map(Self::Identify),
             Opcode::ShardConnect => ShardConnect::parse(data).map(Self::ShardConnect),
-            Opcode::ShardDeath => fields(data).map(Self::ShardDeath),
+            Opcode::ShardDeath => ShardDeath::parse(data).map(Self::ShardDeath),
+            Opcode::ShardState => fields(data).map(Self::ShardState),
             Opcode::Ack => fields(data).map(Self::Ack),
             Opcode::Watch => Watch::parse(data).map(Self::Watch),
             gateways => Err(OpError {
@@ -237,53 +228,6 @@ impl Identify {
     }
 }
 
-impl ShardConnect {
-    fn parse(data: &str) -> Result<Self, OpError> {
-        let connect: Self = fields(data)?;
-        if connect.shard_id.is_none() && connect.shard_count.is_some() {
-            return Err(OpError::malformed("`d.shard_count` goes with `d.shard_id`"));
-        }
-        Ok(connect)
-    }
-}
-
-impl Watch {
-    fn parse(data: &str) -> Result<Self, OpError> {
-        let watch: Self = fields(data)?;
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'*');
-        if !(1..=name::MAX_NAME_BYTES).contains(&watch.services.len()) || !watch.services.bytes().all(allowed)
-        {
-            return Err(OpError::malformed(
-                "`d.services` must be a name, or a pattern of a name's characters and `*`",
-            ));
-        }
-        Ok(watch)
-    }
-
-    /// Whether the pattern covers the name. Linear in the name for each `*`.
-    pub fn matches(&self, name: &str) -> bool {
-        let mut parts = self.services.split('*');
-        let first = parts.next().unwrap_or_default();
-        let Some(mut rest) = name.strip_prefix(first) else { return false };
-        let Some(last) = parts.next_back() else { return rest.is_empty() };
-        for part in parts {
-            match rest.find(part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
-            }
-        }
-        rest.ends_with(last)
-    }
-}
-
-fn everything() -> String {
-    "*".to_owned()
-}
-
-fn null_is_everything<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_else(everything))
-}
-
 fn null_is_default<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -303,6 +247,8 @@ pub enum GatewayOp {
     Receipt { n: Box<RawValue> },
     Presence(Presence),
     ShardWait(ShardWait),
+    ShardLive(ShardLive),
+    ShardRevoke(ShardRevoke),
 }
 
 /// `d` of ACCEPT.
@@ -356,32 +302,6 @@ impl Error {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), t: None, n: None, target: None }
     }
-}
-
-/// `d` of SHARD_ACCEPT: a lease, and the permit to IDENTIFY to Discord now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ShardAccept {
-    pub shard_id: ShardId,
-    pub shard_count: u32,
-    pub epoch: Epoch,
-    pub max_concurrency: u32,
-}
-
-/// `d` of SHARD_WAIT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct ShardWait {
-    pub reason: WaitReason,
-    /// How many requests are before this one, plus one.
-    pub position: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
-}
-
-/// Why a service must wait for a shard id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WaitReason {
-    NoFreeShard,
 }
 
 /// `d` of PRESENCE.
@@ -442,6 +362,8 @@ impl GatewayOp {
             Self::Receipt { .. } => Opcode::Receipt,
             Self::Presence(_) => Opcode::Presence,
             Self::ShardWait(_) => Opcode::ShardWait,
+            Self::ShardLive(_) => Opcode::ShardLive,
+            Self::ShardRevoke(_) => Opcode::ShardRevoke,
         }
     }
 
@@ -453,85 +375,5 @@ impl GatewayOp {
             d: OpData { opcode: self.opcode() as u8, fields: self },
         };
         serde_json::to_string(&message).expect("an op has string keys and no failing field")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code_of(data: &str) -> ErrorCode {
-        ServiceOp::parse(data).expect_err(data).code
-    }
-
-    #[test]
-    fn an_opcode_is_a_number_or_a_numeric_string() {
-        for data in [r#"{"opcode":0}"#, r#"{"opcode":"0"}"#] {
-            assert_eq!(ServiceOp::parse(data), Ok(ServiceOp::Identify(Identify::default())), "{data}");
-        }
-        for data in [
-            "null",
-            "{}",
-            "[]",
-            r#"{"opcode":null}"#,
-            r#"{"opcode":1.5}"#,
-            r#"{"opcode":-1}"#,
-            r#"{"opcode":"x"}"#,
-            r#"{"opcode":""}"#,
-        ] {
-            assert_eq!(code_of(data), ErrorCode::Malformed, "{data}");
-        }
-    }
-
-    #[test]
-    fn an_op_of_the_gateways_is_told_from_an_unknown_one() {
-        for number in [1, 2, 3, 4, 11, 20, 21, 24, 30, 32, 33] {
-            assert_eq!(code_of(&format!(r#"{{"opcode":{number}}}"#)), ErrorCode::GatewayOnlyOp, "{number}");
-        }
-        for number in ["5", "99", "18446744073709551616"] {
-            assert_eq!(code_of(&format!(r#"{{"opcode":{number}}}"#)), ErrorCode::UnknownOp, "{number}");
-        }
-    }
-
-    #[test]
-    fn a_field_that_does_not_fit_is_named() {
-        let cases = [
-            (r#"{"opcode":0,"session":7}"#, "`d.session`"),
-            (r#"{"opcode":0,"group":"a b"}"#, "`d.group`"),
-            (r#"{"opcode":10,"shard_id":"x"}"#, "`d.shard_id`"),
-            (r#"{"opcode":10,"shard_id":-1}"#, "`d.shard_id`"),
-            (r#"{"opcode":10,"shard_count":4}"#, "`d.shard_count`"),
-            (r#"{"opcode":23,"services":"a b"}"#, "`d.services`"),
-        ];
-        for (data, field) in cases {
-            let error = ServiceOp::parse(data).expect_err(data);
-            assert_eq!(error.code, ErrorCode::Malformed, "{data}");
-            assert!(error.message.contains(field), "{data}: {}", error.message);
-        }
-    }
-
-    #[test]
-    fn a_pattern_with_stars_matches_any_run() {
-        let matches = |pattern: &str, name: &str| Watch { services: pattern.to_owned() }.matches(name);
-        assert!(matches("*", "anything"));
-        assert!(matches("shard-*", "shard-3"));
-        assert!(matches("*-3", "shard-3"));
-        assert!(matches("s*d-*", "shard-3"));
-        assert!(matches("shard-3", "shard-3"));
-        assert!(!matches("shard-3", "shard-33"));
-        assert!(!matches("shard-*", "backend"));
-        assert!(!matches("ab*ba", "aba"));
-    }
-
-    #[test]
-    fn an_op_of_the_gateways_is_one_message() {
-        let op = GatewayOp::Error(Error {
-            n: RawValue::from_string("7".to_owned()).ok(),
-            ..Error::new(ErrorCode::Malformed, "no")
-        });
-        assert_eq!(
-            op.to_json(),
-            r#"{"s":"gateway","t":"gateway:opcode","d":{"opcode":20,"code":"malformed","message":"no","n":7}}"#
-        );
     }
 }

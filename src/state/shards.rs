@@ -1,287 +1,356 @@
 //! The pool of Discord shard ids: who holds which id, who waits for one, and what each is told.
 //!
-//! Services ask ([`Input`]), the pool answers ([`Action`]); `PROTOCOL.md` section 7 has the rules.
-//! There is one place where a grant is decided (`decide`), one where it is carried
-//! out, and one where a lease ends; whatever is to hold back or follow a lease belongs there.
+//! A plain state machine: [`ShardPool::step`] takes an [`Input`] and the time and returns
+//! [`Action`]s; [`ShardPool::operate`] does the same for an operator's [`Command`], and answers it.
+//! `PROTOCOL.md` section 7 has the rules.
 //!
-//! Waiting is first come, first served in one queue. A request fits every id, a claim only its
-//! own; a freed id goes to the first in the queue that it fits. So a claim never overtakes an
-//! earlier request, and a request never takes the id of an earlier claim.
+//! # What a driver has to do
 //!
-//! The pool does not know connections. Whoever drives it sees to it that each service's inputs
-//! come in the order in which they happened, and that each name it ever hears of ends with
-//! [`Input::Down`].
+//! - **In**: hand in each service's inputs in the order in which they happened. [`Input::Resumed`]
+//!   for *every* accepted IDENTIFY, the first one of a name included, before any of its ops;
+//!   [`Input::Away`] when its connection ends; [`Input::Down`] when its session ends, with the
+//!   [`Departure`] that says whether its ids are free at once. Each name ever told ends with `Down`,
+//!   except where it is the gateway that stops: then leases stand, and nobody is told `Down`.
+//!   Discord's answers come in as [`Input::SessionStartLimit`].
+//! - **Time**: call `step(Input::Wake, now)` at [`ShardPool::next_wake`], which is to be asked after
+//!   every step. Late is allowed, early has no effect.
+//! - **Out**: carry out the actions in order. [`Action::Persist`] is always the first, is one
+//!   transaction, and must be durable before any action after it is done; with none after it, it
+//!   may be written later, but in order. Where it fails, nothing after it may be done, and the pool
+//!   must not go on: what it says would no longer be what a restart finds.
+//! - **Start**: [`ShardPool::restore`] from what was stored ([`Snapshot::read`]; empty at first), and
+//!   publish [`ShardPool::holders`] as the first route table. In memory only: drop `Persist`.
+//! - **Connections**: the pool knows none. An action for a service that is away is dropped, except
+//!   where [`Action`] says otherwise.
+//!
+//! # How it is built
+//!
+//! Times inside are ms on one [timeline](time). What survives a restart stands in [records]; every
+//! other field is derived from them, or belongs to connections. A step first lets time pass, then
+//! takes the input in, then serves the queue, then tells those who wait.
+//!
+//! Waiting is first come, first served in one [queue]. A request fits every id, a claim only its
+//! own; an id whose [key](pacing) is open goes to the first in the queue that it fits. So a claim
+//! never overtakes an earlier request, and a request never takes the id of an earlier claim. (A claim
+//! that needs no permit does not wait for a key: its shard is connected already.)
 
+mod action;
+mod budget;
+mod crash_loop;
 mod generation;
+mod keyed;
 mod last_held;
-#[cfg(test)]
-mod properties;
+mod leases;
+mod operate;
+mod pacing;
 mod queue;
+mod records;
+mod report;
+mod reshard;
+mod restore;
 #[cfg(test)]
 mod tests;
+mod time;
+mod waits;
 
-use std::collections::HashSet;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::time::{Duration, Instant};
 
-use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{Epoch, Name, ShardId};
-use crate::protocol::op;
 
+pub use self::action::{Action, Departure, Input, Warning};
+pub use self::budget::SessionStartLimit;
+pub use self::crash_loop::CrashRecord;
+pub use self::operate::{Command, CommandError, Done};
+pub use self::records::{
+    BudgetRecord, Change, DamagedEntry, Entry, FrozenRecord, HoldReason, HoldRecord, LeaseRecord,
+    PermitRecord, PoolRecord, ReshardRecord, ResumeRecord, Shard, ShardRecord, Snapshot,
+};
+pub use self::report::{Awaits, BudgetReport, Report, ShardView, Standing};
+pub use self::reshard::{Mode, Plan};
+pub use self::restore::RestoreError;
+pub use self::time::Now;
+
+use self::budget::Budget;
 use self::generation::Generation;
-use self::queue::{Ask, Queue};
+use self::pacing::Pacing;
+use self::queue::{Queue, Ticket};
+use self::time::{Timeline, millis};
 
-/// What happened. `R` is what the driver needs to find the asker again; the pool hands it back.
-#[derive(Debug, Clone)]
-pub enum Input<R> {
-    /// A `SHARD_CONNECT` came. From a service that is away it is dropped: nobody is there to be
-    /// answered, and a permit would be stale when used.
-    Connect { service: Name, request: R, connect: op::ShardConnect },
-    /// A `SHARD_DEATH` came. It counts while its service is away too.
-    Death { service: Name, request: R, death: op::ShardDeath },
-    /// The service's connection ended: it keeps its leases and loses its places in the queue.
-    Away { service: Name },
-    /// It identified again, whether it was away or its connection was taken over: its leases are
-    /// unclaimed until it asks, and the old connection's places in the queue are gone.
-    Resumed { service: Name },
-    /// Its session ended: its leases go back.
-    Down { service: Name },
-}
-
-/// What is to be done about it, in this order.
-#[derive(Debug, Clone)]
-pub enum Action<R> {
-    /// The request is done: here is its lease, new or its own still.
-    Accept { service: Name, request: R, accept: op::ShardAccept },
-    /// The request waits. Told at first and at every change, so not more than once in a step.
-    Wait { service: Name, request: R, wait: op::ShardWait },
-    /// The request is done: it had no effect.
-    Refuse { service: Name, request: R, error: op::Error },
-    /// The lease of an id began (`Some`) or ended (`None`). Comes before the `Accept` that belongs
-    /// to it; an id that changes hands ends first.
-    Holder { shard_id: ShardId, holder: Option<Name> },
-}
-
-/// One id, as operators see it.
+/// What an operator or Discord sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShardView<'a> {
-    pub shard_id: ShardId,
-    pub holder: Option<&'a Name>,
-    /// That of the current lease, or else of the last one; 0: never leased.
-    pub epoch: Epoch,
-    /// When the current lease began.
-    pub since: Option<Instant>,
+pub struct Settings {
+    /// `shards`, where it is set. Without it a new pool has 1 id, and a stored one what it had.
+    pub shard_count: Option<u32>,
+    /// Counts until Discord told its own.
+    pub max_concurrency: u32,
+    pub identify_interval: Duration,
+    pub permit_ttl: Duration,
+    pub resume_window: Duration,
+    pub heartbeat: Duration,
 }
+
+/// How many heartbeats after its window a holder that vanished must have noticed.
+const NOTICE_HEARTBEATS: u32 = 3;
 
 /// The pool's whole state. See the [module](self).
 pub struct ShardPool<R> {
-    generation: Generation,
+    settings: Settings,
+    timeline: Timeline,
+    current: Generation,
+    /// The generation that is being filled.
+    next: Option<Next>,
+    epochs: Epochs,
+    pacing: Pacing,
+    budget: Budget,
+    frozen: Option<FrozenRecord>,
+    retired: BTreeMap<u32, u64>,
     queue: Queue<R>,
-    away: HashSet<Name>,
-    max_concurrency: u32,
+    /// Services without a connection, and when their last frame came.
+    away: HashMap<Name, u64>,
+    /// Services that have sent SHARD_STATE.
+    reporting: HashSet<Name>,
+    /// Holders that have not identified since the restart, and until when they are waited for.
+    unseen: (BTreeSet<Name>, u64),
+    /// Whether the pool's own record is not as stored.
+    is_dirty: bool,
+    forgotten: Vec<u32>,
+    told: waits::Told,
+    counts: report::Counts,
+}
+
+/// A generation that is being filled.
+struct Next {
+    generation: Generation,
+    since_ms: u64,
+    /// Ids whose holder never sends SHARD_STATE, by when they are taken for ready.
+    assumed: BTreeSet<(u64, ShardId)>,
+}
+
+/// That of each id's last lease, in whichever generation.
+#[derive(Default)]
+struct Epochs {
+    by_id: BTreeMap<ShardId, Epoch>,
+    dirty: BTreeSet<ShardId>,
+}
+
+impl Epochs {
+    fn of(&self, id: ShardId) -> Epoch {
+        self.by_id.get(&id).copied().unwrap_or_default()
+    }
+
+    fn advance(&mut self, id: ShardId) -> Epoch {
+        let epoch = self.by_id.entry(id).or_default();
+        epoch.0 += 1;
+        self.dirty.insert(id);
+        *epoch
+    }
 }
 
 impl<R: Clone> ShardPool<R> {
-    /// A pool of the ids `0 … shard_count-1`, all free. `shard_count` is at least 1.
-    pub fn new(shard_count: u32, max_concurrency: u32) -> Self {
-        assert!(shard_count > 0, "a pool needs a shard id");
-        Self {
-            generation: Generation::new(shard_count),
-            queue: Queue::new(),
-            away: HashSet::new(),
-            max_concurrency,
-        }
+    /// Takes one input in. The actions are to be carried out in order.
+    pub fn step(&mut self, input: Input<R>, now: Now) -> Vec<Action<R>> {
+        let mut actions = Vec::new();
+        let at = self.timeline.ms(now.instant);
+        self.pass_time(at, &mut actions);
+        let joined = self.take(input, at, &mut actions);
+        self.settle(joined, now, actions)
     }
 
-    /// Takes one input in; `now` is when a lease that begins began. The actions are to be carried
-    /// out in order.
-    pub fn step(&mut self, input: Input<R>, now: Instant) -> Vec<Action<R>> {
-        let mut actions = Vec::new();
+    /// When [`Input::Wake`] is due.
+    pub fn next_wake(&self) -> Option<Instant> {
+        let waiting = self.queue.len() > 0;
+        let generations = self.generations().filter_map(|it| it.first_held_back().map(|hold| hold.until_ms));
+        let for_those_who_wait = generations
+            .chain(self.pacing.next_opening())
+            .chain(self.budget.resets_ms())
+            .chain(self.told.next_ms())
+            .filter(|_| waiting);
+        let unseen = (!self.unseen.0.is_empty()).then_some(self.unseen.1);
+        let assumed = self.next.as_ref().and_then(|next| next.assumed.first().map(|&(at, _)| at));
+        for_those_who_wait.chain(unseen).chain(assumed).min().map(|ms| self.timeline.instant(ms))
+    }
+
+    /// The ids leased to that service, in rising order: those that ACCEPT lists.
+    pub fn shards_of(&self, service: &str) -> Vec<ShardId> {
+        let ids: BTreeSet<_> = self.generations().flat_map(|it| it.held_by(service)).collect();
+        ids.into_iter().collect()
+    }
+
+    /// Who holds what in the current generation, by id.
+    pub fn holders(&self) -> Vec<Option<Name>> {
+        self.current.records().map(|(_, record)| record.lease.as_ref().map(|it| it.holder.clone())).collect()
+    }
+
+    /// Of the current generation.
+    pub fn shard_count(&self) -> u32 {
+        self.current.shard_count()
+    }
+
+    fn take(&mut self, input: Input<R>, now: u64, actions: &mut Vec<Action<R>>) -> Option<Ticket> {
         match input {
             Input::Connect { service, request, connect } => {
-                self.connect(service, request, connect, now, &mut actions);
+                return self.connect(service, request, connect, now, actions);
             }
-            Input::Death { service, request, death } => match self.dying(&service, death) {
-                Ok(shard_id) => self.end(&[shard_id], now, &mut actions),
-                Err(error) => actions.push(Action::Refuse { service, request, error }),
-            },
-            Input::Away { service } => {
-                self.queue.leave(&service);
-                self.away.insert(service);
-            }
-            Input::Resumed { service } => {
-                self.queue.leave(&service);
-                self.away.remove(&service);
-                self.generation.unclaim(&service);
-            }
-            Input::Down { service } => {
-                self.queue.leave(&service);
-                self.away.remove(&service);
-                // The lowest id ends last, so that it is the one that the name gets back first.
-                let held: Vec<_> = self.generation.held_by(service.as_str()).rev().collect();
-                self.end(&held, now, &mut actions);
-            }
+            Input::Death { service, request, death } => self.death(service, request, death, now, actions),
+            Input::State { service, request, state } => self.state(service, request, state, now, actions),
+            Input::Resumed { service } => self.resumed(&service),
+            Input::Away { service, last_frame } => self.gone(service, last_frame, now),
+            Input::Down { service, departure } => self.down(&service, departure, now, actions),
+            Input::SessionStartLimit(limit) => self.limit(limit, now, actions),
+            Input::Wake => {}
         }
-        self.queue.tell_changes(&mut actions);
+        None
+    }
+
+    /// What is to be done after every input and command.
+    fn settle(&mut self, joined: Option<Ticket>, now: Now, mut actions: Vec<Action<R>>) -> Vec<Action<R>> {
+        let at = self.timeline.ms(now.instant);
+        self.serve(at, &mut actions);
+        self.switch_if_ready(at, &mut actions);
+        self.tell(joined, at, &mut actions);
+        let changes = self.take_changes(now);
+        if !changes.is_empty() {
+            actions.insert(0, Action::Persist(changes));
+        }
         actions
     }
 
-    /// The ids leased to that service, in rising order.
-    pub fn shards_of(&self, service: &str) -> Vec<ShardId> {
-        self.generation.held_by(service).collect()
-    }
-
-    /// All ids, in rising order.
-    pub fn shards(&self) -> impl Iterator<Item = ShardView<'_>> {
-        self.generation.views()
-    }
-
-    /// How many requests wait.
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
-    pub fn shard_count(&self) -> u32 {
-        self.generation.shard_count()
-    }
-
-    fn connect(
-        &mut self,
-        service: Name,
-        request: R,
-        connect: op::ShardConnect,
-        now: Instant,
-        actions: &mut Vec<Action<R>>,
-    ) {
-        if self.away.contains(&service) {
-            return;
+    /// Brings everything that has a time to the present one.
+    fn pass_time(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
+        while let Some(key) = self.pacing.due(now) {
+            self.set_key(key, true);
         }
-        let claim = match self.claim(connect) {
-            Ok(claim) => claim,
-            Err(error) => return actions.push(Action::Refuse { service, request, error }),
-        };
-        let ask = Ask { service, request, claim };
-        // Whoever waits fits no free id, so that a newcomer served at once overtakes nobody.
-        match self.decide(&ask) {
-            Ok(shard_id) => self.grant(&ask, shard_id, now, actions),
-            Err(reason) => match self.room_for(&ask.service) {
-                Ok(()) => self.queue.join(ask, reason),
-                Err(error) => {
-                    let Ask { service, request, .. } = ask;
-                    actions.push(Action::Refuse { service, request, error });
-                }
-            },
-        }
-    }
-
-    /// The id that a `SHARD_CONNECT` claims, if it claims one.
-    fn claim(&self, connect: op::ShardConnect) -> Result<Option<ShardId>, op::Error> {
-        let shard_count = self.shard_count();
-        // First: an id out of range here may be in range where its count belongs.
-        if let Some(claimed) = connect.shard_count.filter(|&claimed| claimed != shard_count) {
-            let message = format!("`d.shard_count` must be {shard_count} (`shards`), not {claimed}");
-            return Err(op::Error::new(ErrorCode::StaleShard, message));
-        }
-        match connect.shard_id {
-            Some(id) if id >= shard_count => {
-                let last = shard_count - 1;
-                let message =
-                    format!("`d.shard_id` must be in 0 to {last} (`shards` is {shard_count}), not {id}");
-                Err(op::Error::new(ErrorCode::Malformed, message))
+        for shard_count in self.shard_counts() {
+            while let Some(id) =
+                self.generation_mut(shard_count).and_then(|(it, pacing)| it.free_due(now, pacing))
+            {
+                self.reconsider(Shard { shard_count, shard_id: id });
             }
-            claim => Ok(claim.map(ShardId)),
         }
+        if self.budget.reset_if_due(now) {
+            self.told.is_stale = true;
+        }
+        self.forget_unseen(now, actions);
+        self.assume_ready(now);
     }
 
-    /// Whether one more request of that service may wait: no more of them than there are ids.
-    fn room_for(&self, service: &Name) -> Result<(), op::Error> {
-        let (waiting, shard_count) = (self.queue.places_of(service), self.shard_count());
-        if waiting < shard_count as usize {
-            return Ok(());
+    fn limit(&mut self, limit: SessionStartLimit, now: u64, actions: &mut Vec<Action<R>>) {
+        let before = self.budget.record().map(|record| record.recommended_shards);
+        actions.extend(self.budget.update(limit, now).map(Action::Warn));
+        self.told.is_stale = true;
+        let shard_count = self.target().shard_count();
+        if limit.shards > shard_count && before != Some(limit.shards) {
+            actions.push(Action::Warn(Warning::MoreShardsRecommended {
+                recommended: limit.shards,
+                shard_count,
+            }));
         }
-        let message = format!(
-            "{waiting} requests of this service wait already, and `shards` is {shard_count}; \
-             wait for their SHARD_ACCEPT"
-        );
-        Err(op::Error::new(ErrorCode::Malformed, message))
+        self.rekey(limit.max_concurrency, now);
     }
 
-    /// The id that is to be granted to this request now, or why it must wait. The id is free, or
-    /// the asker's own.
-    fn decide(&self, ask: &Ask<R>) -> Result<ShardId, op::WaitReason> {
-        let id = match ask.claim {
-            Some(id) => self.generation.may_have(&ask.service, id).then_some(id),
-            None => {
-                self.generation.unclaimed(&ask.service).or_else(|| self.generation.free_for(&ask.service))
+    fn rekey(&mut self, max_concurrency: u32, now: u64) {
+        let before = Pacing::new(self.pacing.max_concurrency(), 0, 0);
+        if self.pacing.set_max_concurrency(max_concurrency, now) {
+            self.queue.rekey(&before, &self.pacing);
+            self.current.rekey(&self.pacing);
+            if let Some(next) = &mut self.next {
+                next.generation.rekey(&self.pacing);
             }
-        };
-        id.ok_or(op::WaitReason::NoFreeShard)
+        }
     }
 
-    /// Carries out what `decide` decided: a lease that stands is claimed, else one begins.
-    fn grant(&mut self, ask: &Ask<R>, shard_id: ShardId, now: Instant, actions: &mut Vec<Action<R>>) {
-        let Ask { service, request, .. } = ask;
-        if !self.generation.reclaim(shard_id) {
-            self.generation.begin(shard_id, service.clone(), now);
-            actions.push(Action::Holder { shard_id, holder: Some(service.clone()) });
+    /// A key of pacing is open now, or closed.
+    fn set_key(&mut self, key: u32, open: bool) {
+        let next = self.next.as_mut().map(|next| next.generation.free());
+        for free in [Some(self.current.free()), next].into_iter().flatten() {
+            if open { free.open(key) } else { free.close(key) }
         }
-        let accept = op::ShardAccept {
-            shard_id,
-            shard_count: self.shard_count(),
-            epoch: self.generation.epoch(shard_id),
-            max_concurrency: self.max_concurrency,
-        };
-        actions.push(Action::Accept { service: service.clone(), request: request.clone(), accept });
+        let eligible = self.queue.eligible();
+        if open { eligible.open(key) } else { eligible.close(key) }
     }
 
-    /// The id that a `SHARD_DEATH` returns.
-    fn dying(&self, service: &Name, death: op::ShardDeath) -> Result<ShardId, op::Error> {
-        let mut held = self.generation.held_by(service.as_str());
-        if let Some(id) = death.shard_id {
-            return held.find(|&held| held == ShardId(id)).ok_or_else(|| {
-                let message = format!("this service does not hold the shard id {id}");
-                op::Error::new(ErrorCode::NotShardHolder, message)
-            });
+    /// Those that live: the current one, then the one that is being filled.
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        [Some(&self.current), self.next.as_ref().map(|next| &next.generation)].into_iter().flatten()
+    }
+
+    fn shard_counts(&self) -> impl Iterator<Item = u32> + use<R> {
+        let next = self.next.as_ref().map(|next| next.generation.shard_count());
+        [Some(self.current.shard_count()), next].into_iter().flatten()
+    }
+
+    fn generation(&self, shard_count: u32) -> Option<&Generation> {
+        self.generations().find(|it| it.shard_count() == shard_count)
+    }
+
+    fn generation_mut(&mut self, shard_count: u32) -> Option<(&mut Generation, &Pacing)> {
+        let next = self.next.as_mut().map(|next| &mut next.generation);
+        let living = [Some(&mut self.current), next].into_iter().flatten();
+        living.into_iter().find(|it| it.shard_count() == shard_count).map(|it| (it, &self.pacing))
+    }
+
+    /// The generation from which a request for any id is served.
+    fn target(&self) -> &Generation {
+        self.next.as_ref().map_or(&self.current, |next| &next.generation)
+    }
+
+    /// Until when a holder that heard last of the gateway at that time may not have closed its
+    /// Discord connection.
+    fn noticed_ms(&self, last_frame: u64) -> u64 {
+        last_frame + millis(self.settings.resume_window + NOTICE_HEARTBEATS * self.settings.heartbeat)
+    }
+
+    fn take_changes(&mut self, now: Now) -> Vec<Change> {
+        let mut changes: Vec<_> = std::mem::take(&mut self.forgotten)
+            .into_iter()
+            .map(|shard_count| Change::ForgetGeneration { shard_count })
+            .collect();
+        if std::mem::take(&mut self.is_dirty) {
+            changes.push(Change::Pool(self.record()));
         }
-        match (held.next(), held.count()) {
-            (Some(only), 0) => Ok(only),
-            (Some(_), more) => {
-                let message = format!("`d.shard_id` is needed: this service holds {} shard ids", more + 1);
-                Err(op::Error::new(ErrorCode::Malformed, message))
+        self.budget.take_changes(&mut changes);
+        for shard_id in std::mem::take(&mut self.epochs.dirty) {
+            changes.push(Change::Epoch { shard_id, epoch: self.epochs.of(shard_id) });
+        }
+        self.pacing.take_changes(&mut changes);
+        self.current.take_changes(&mut changes);
+        if let Some(next) = &mut self.next {
+            next.generation.take_changes(&mut changes);
+        }
+        let drift = self.timeline.drift_ms(now);
+        if drift != 0 {
+            for change in &mut changes {
+                change.shift(drift);
             }
-            (None, _) => Err(op::Error::new(ErrorCode::NotShardHolder, "this service holds no shard id")),
         }
+        changes
     }
 
-    /// Ends these leases, then serves whom the freed ids fit.
-    fn end(&mut self, shard_ids: &[ShardId], now: Instant, actions: &mut Vec<Action<R>>) {
-        for &shard_id in shard_ids {
-            self.generation.end(shard_id);
-            actions.push(Action::Holder { shard_id, holder: None });
-        }
-        if !shard_ids.is_empty() {
-            self.serve_queue(now, actions);
-        }
-    }
-
-    /// Goes through the whole queue: who was granted an id may have claims for it further back.
-    fn serve_queue(&mut self, now: Instant, actions: &mut Vec<Action<R>>) {
-        let mut queue = std::mem::replace(&mut self.queue, Queue::new());
-        queue.serve(|ask| {
-            let shard_id = self.decide(ask)?;
-            self.grant(ask, shard_id, now, actions);
-            Ok(())
+    fn record(&self) -> PoolRecord {
+        let reshard = self.next.as_ref().map(|next| ReshardRecord {
+            shard_count: next.generation.shard_count(),
+            since_ms: next.since_ms,
         });
-        self.queue = queue;
+        PoolRecord {
+            shard_count: self.current.shard_count(),
+            reshard,
+            frozen: self.frozen,
+            retired: self.retired.clone(),
+        }
     }
 
     /// Panics where the parts contradict each other.
     #[cfg(test)]
     fn check_invariants(&self) {
-        self.generation.check_invariants();
-        self.queue.check_invariants();
-        for ask in self.queue.asks() {
-            assert!(!self.away.contains(&ask.service), "{} waits while away", ask.service);
-            assert!(self.decide(ask).is_err(), "{} waits for what it could have", ask.service);
+        self.generations().for_each(|it| it.check_invariants(&self.pacing));
+        let may_have = |service: &Name, shard: Shard| {
+            self.generation(shard.shard_count).is_some_and(|it| it.may_have(service, shard.shard_id))
+        };
+        self.queue.check_invariants(&self.pacing, may_have);
+        assert_eq!(self.first_to_serve(), None, "somebody waits for what it could have");
+        for (_, place) in self.queue.places() {
+            assert!(!self.away.contains_key(&place.ask.service), "{} waits while away", place.ask.service);
         }
     }
 }

@@ -152,5 +152,6 @@ fn only_the_holder_can_give_an_id_back() {
     let error = a.expect_error("malformed");
     assert!(error["message"].as_str().unwrap().contains("shard_id"), "{error}");
     a.send_op(&json!({"opcode": 12, "shard_id": 1}));
+    a.expect_nothing();
     assert_eq!(connect(&mut b)["shard_id"], 1);
 }

@@ -24,10 +24,12 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway with these flags on a port of its own.
+    /// Starts a gateway with these flags on a port of its own. Shard ids are not paced unless a flag
+    /// says so.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let mut child = Self::command()
             .args(["--listen", "127.0.0.1:0"])
+            .args(["--identify-interval-ms=0"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -19,7 +19,7 @@ use crate::state::gauge::Bounds;
 use crate::state::registry::{Claim, Ended, Fate, Finds, TICKET_LIFE, Taken};
 use crate::state::route::Route;
 use crate::state::secret::Secret;
-use crate::state::shards::Input;
+use crate::state::shards::{Departure, Input};
 
 /// Before a name is refused as taken, whoever asked waits so long and asks again: the close frame
 /// of the connection that has it may still be on the way through another thread.
@@ -164,11 +164,11 @@ impl Gateway {
                 {
                     self.close_at_once(link, Close::Replaced);
                 }
-                self.tell_allocator(Input::Resumed { service: name.clone() });
                 Handle { session, route, link: Some(link) }
             }
             None => self.start_session(&name, arbiter, link, context),
         };
+        self.tell_allocator(Input::Resumed { service: name.clone() });
         handle.route.set_connection(connection);
         let (session, route) = (handle.session.clone(), handle.route.clone());
         let group = identify.group.as_deref().and_then(|group| Name::new(group).ok());
@@ -224,7 +224,7 @@ impl Gateway {
             heartbeat_ms: ms(self.config.heartbeat),
             resume_window_ms: ms(self.config.resume_window),
             max_message_bytes: self.config.max_message_bytes as u64,
-            shards: self.table.shards_of(name),
+            shards: self.shards_of(name),
             version: VERSION,
             ticket,
         }
@@ -294,6 +294,9 @@ impl Handler<Confirm> for Gateway {
     }
 }
 
+/// How a session ends whose service did not say that it leaves.
+const VANISHED: Departure = Departure::Vanished { last_frame: None };
+
 /// A connection ended; told before its socket closes.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -322,14 +325,15 @@ impl Gateway {
         match fate {
             Fate::Away(window) => {
                 self.order(&name, Order::Detach { connection, window });
-                self.tell_allocator(Input::Away { service: name.clone() });
+                self.tell_allocator(Input::Away { service: name.clone(), last_frame: None });
                 let group = self.registry.get(&name).and_then(|known| known.group.clone());
                 self.announce(&name, group, PresenceEvent::Away, reason);
             }
-            Fate::Down(why) => self.end_session(&name, why),
+            Fate::Down(why) if how == Ended::LeftForGood => self.end_session(&name, why, Departure::Left),
+            Fate::Down(why) => self.end_session(&name, why, VANISHED),
         }
         if self.stopping.is_some() {
-            self.end_session(&name, "the gateway is stopping");
+            self.end_session(&name, "the gateway is stopping", VANISHED);
         }
     }
 }
@@ -348,7 +352,11 @@ impl Handler<WindowElapsed> for Gateway {
     fn handle(&mut self, message: WindowElapsed, context: &mut Self::Context) {
         self.guarded(context, |gateway, _| {
             if gateway.registry.is_away_since(&message.service, message.since) {
-                gateway.end_session(&message.service, "it did not come back within resume_window_ms");
+                gateway.end_session(
+                    &message.service,
+                    "it did not come back within resume_window_ms",
+                    VANISHED,
+                );
             }
         });
     }
@@ -371,7 +379,7 @@ impl Handler<GiveUp> for Gateway {
             if let Some(link) = &known.handle.link {
                 gateway.close_at_once(link, Close::Crashed);
             }
-            gateway.end_session(&service, "it crashed too often");
+            gateway.end_session(&service, "it crashed too often", VANISHED);
         });
     }
 }

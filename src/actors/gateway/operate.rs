@@ -1,17 +1,20 @@
 //! What operators ask for: the list of services, and to shut one down or reboot it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use actix::{Handler, Message, ResponseFuture};
 
 use super::{Gateway, unix_ms};
 use crate::actors::client_session::Order;
-use crate::actors::shard_allocator::{self, ShardReport};
+use crate::actors::shard_allocator;
 use crate::protocol::close::Close;
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::GatewayOp;
+use crate::routes::ShardTable;
 use crate::state::account::Amount;
 use crate::state::registry::Stopping;
+use crate::state::shards::{Departure, Report};
 
 /// Asks for every service.
 #[derive(Debug, Message)]
@@ -50,7 +53,7 @@ impl Handler<ListServices> for Gateway {
 
 impl Gateway {
     fn list_services(&self) -> Vec<ServiceView> {
-        let mut shards = self.table.by_holder();
+        let mut shards = self.shards_by_holder();
         let mut views: Vec<_> = self
             .registry
             .iter()
@@ -63,12 +66,22 @@ impl Gateway {
                 },
                 since: unix_ms() - u64::try_from(known.since.elapsed().as_millis()).unwrap_or(0),
                 queued: known.handle.route.gauge().held(),
-                shards: shards.remove(name).unwrap_or_default(),
+                shards: shards.remove(name).map(Vec::from_iter).unwrap_or_default(),
                 group: known.group.clone(),
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
+    }
+
+    fn shards_by_holder(&self) -> HashMap<&Name, BTreeSet<ShardId>> {
+        let mut shards: HashMap<&Name, BTreeSet<ShardId>> = HashMap::new();
+        for (holder, id) in
+            [Some(&self.table), self.filling.as_ref()].into_iter().flatten().flat_map(ShardTable::leases)
+        {
+            shards.entry(holder).or_default().insert(id);
+        }
+        shards
     }
 }
 
@@ -119,7 +132,8 @@ impl Gateway {
             return match stopping {
                 Stopping::Reboot => Err(StopError::Away),
                 Stopping::Shutdown => {
-                    self.end_session(&name, "it was shut down while it was away");
+                    let departure = Departure::Vanished { last_frame: None };
+                    self.end_session(&name, "it was shut down while it was away", departure);
                     Ok(Stopped::Down)
                 }
             };
@@ -144,11 +158,11 @@ impl Gateway {
 
 /// Asks what each shard id is doing; `None` where the allocator does not answer.
 #[derive(Debug, Message)]
-#[rtype(result = "Option<ShardReport>")]
+#[rtype(result = "Option<Report>")]
 pub struct ReportShards;
 
 impl Handler<ReportShards> for Gateway {
-    type Result = ResponseFuture<Option<ShardReport>>;
+    type Result = ResponseFuture<Option<Report>>;
 
     fn handle(&mut self, _: ReportShards, _: &mut Self::Context) -> Self::Result {
         let allocator = self.allocator.clone();

@@ -11,6 +11,7 @@ use crate::actors::shard_allocator::{ShardActions, ShardInput};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, GatewayOp, Presence, PresenceEvent, ServiceOp, Watch};
+use crate::routes::ShardTable;
 #[cfg(feature = "fault-injection")]
 use crate::state::account::Amount;
 use crate::state::shards::{Action, Input};
@@ -43,6 +44,7 @@ impl Gateway {
         let input = match op {
             ServiceOp::ShardConnect(connect) => Input::Connect { service, request: connection, connect },
             ServiceOp::ShardDeath(death) => Input::Death { service, request: connection, death },
+            ServiceOp::ShardState(state) => Input::State { service, request: connection, state },
             ServiceOp::Watch(watch) => return self.watch(&service, watch),
             // Its session keeps it for itself.
             ServiceOp::Ack(_) => return,
@@ -81,7 +83,7 @@ impl Gateway {
                 event: if known.is_up() { PresenceEvent::Up } else { PresenceEvent::Away },
                 reason: None,
                 group: known.group.clone(),
-                shards: self.table.shards_of(service),
+                shards: self.shards_of(service),
                 at: unix_ms(),
             };
             self.order(watcher, Order::Presence(presence));
@@ -108,18 +110,35 @@ impl Gateway {
     fn publish_holders(&mut self, actions: &[Action<ConnectionId>]) {
         let mut changed = false;
         for action in actions {
-            if let Action::Holder { shard_id, holder } = action {
-                match holder {
-                    Some(holder) => log::info!("shard {shard_id} is leased to {holder}"),
-                    None => log::info!("shard {shard_id} is free"),
+            match action {
+                Action::Holder { shard, holder } => {
+                    match holder {
+                        Some(holder) => log::info!("shard {shard} is leased to {holder}"),
+                        None => log::info!("shard {shard} is free"),
+                    }
+                    self.table_of(shard.shard_count).set(shard.shard_id, holder.clone());
+                    changed = true;
                 }
-                self.table.set(*shard_id, holder.clone());
-                changed = true;
+                Action::Switch { shard_count, holders } => {
+                    log::info!("there are {shard_count} shards now");
+                    (self.table, self.filling) = (ShardTable::of(holders.clone()), None);
+                    changed = true;
+                }
+                _ => {}
             }
         }
         if changed {
             self.routes.set_shards(self.table.clone());
         }
+    }
+
+    /// That of the current generation, or else of the one that is being filled.
+    fn table_of(&mut self, shard_count: u32) -> &mut ShardTable {
+        if self.table.shard_count() == shard_count {
+            return &mut self.table;
+        }
+        let filling = self.filling.take_if(|filling| filling.shard_count() == shard_count);
+        self.filling.insert(filling.unwrap_or_else(|| ShardTable::new(shard_count)))
     }
 
     fn answer(&self, action: Action<ConnectionId>, permit: &mut Option<OpPermit>) {
@@ -135,7 +154,19 @@ impl Gateway {
             Action::Wait { service, request, wait } => {
                 self.order(&service, Order::ShardWait { wait, answers: request });
             }
-            Action::Holder { .. } => {}
+            Action::Live { service, live } => self.tell(&service, GatewayOp::ShardLive(live)),
+            Action::Revoke { service, revoke } => self.tell(&service, GatewayOp::ShardRevoke(revoke)),
+            Action::Warn(warning) => log::warn!("{warning}"),
+            // Done before, or, as nothing asks the pool to reshard yet, not to come.
+            Action::Persist(_)
+            | Action::Holder { .. }
+            | Action::Switch { .. }
+            | Action::Shutdown { .. }
+            | Action::Reboot { .. } => {}
         }
+    }
+
+    fn tell(&self, service: &Name, op: GatewayOp) {
+        self.order(service, Order::Op { op, answers: None, permit: None });
     }
 }

@@ -10,6 +10,7 @@ use super::Gateway;
 use crate::actors::client_session::Order;
 use crate::protocol::close::Close;
 use crate::protocol::name::Name;
+use crate::state::shards::Departure;
 
 /// How often it is looked how far the stop has come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -68,7 +69,7 @@ impl Gateway {
         // Nobody can come back for these.
         let away = self.registry.iter().filter(|(_, known)| !known.is_up()).map(|(name, _)| name.clone());
         for name in away.collect::<Vec<_>>() {
-            self.end_session(&name, REASON);
+            self.end_session(&name, REASON, Departure::Vanished { last_frame: None });
         }
         Self::look_how_it_stops(context);
     }
@@ -128,14 +129,14 @@ impl Gateway {
         for (name, left) in slow {
             log::warn!("{name} did not take {left} messages within stop_ms; they are returned");
             self.order(&name, Order::Close(Close::Restart));
-            self.end_session(&name, REASON);
+            self.end_session(&name, REASON, Departure::Vanished { last_frame: None });
         }
     }
 
     fn end_all_sessions(&mut self) {
         let names: Vec<Name> = self.registry.iter().map(|(name, _)| name.clone()).collect();
         for name in names {
-            self.end_session(&name, REASON);
+            self.end_session(&name, REASON, Departure::Vanished { last_frame: None });
         }
     }
 

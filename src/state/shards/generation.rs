@@ -1,26 +1,19 @@
 //! One generation of shard ids, `0 … shard_count-1`: its leases, and which ids are free.
+//!
+//! An id has a lease, or is held back for a while, or is free.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Instant;
 
-use crate::protocol::name::{Epoch, Name, ShardId};
+use crate::protocol::name::{Name, ShardId};
+use crate::protocol::op::{LeaseState, Resume};
 
-use super::ShardView;
+use super::keyed::Keyed;
 use super::last_held::LastHeld;
+use super::pacing::Pacing;
+use super::records::{Change, HoldRecord, LeaseRecord, ResumeRecord, Shard, ShardRecord};
 
-/// An id's time with one holder.
-struct Lease {
-    holder: Name,
-    since: Instant,
-}
-
-/// An id, leased or free.
-#[derive(Default)]
-struct Slot {
-    /// That of the current lease, or else of the last one.
-    epoch: Epoch,
-    lease: Option<Lease>,
-}
+/// How long resume data is worth something at Discord.
+pub(super) const RESUME_LIFE_MS: u64 = 3 * 60 * 1000;
 
 /// What one service holds: at least one id.
 #[derive(Default)]
@@ -33,20 +26,71 @@ struct Holdings {
 pub(super) struct Generation {
     shard_count: u32,
     /// By id.
-    slots: Vec<Slot>,
-    free: BTreeSet<ShardId>,
+    slots: Vec<ShardRecord>,
+    free: Keyed<ShardId>,
+    /// The ids that are held back, by until when.
+    held_back: BTreeSet<(u64, ShardId)>,
     held: HashMap<Name, Holdings>,
     last_held: LastHeld,
+    /// How many leases are ready.
+    ready: usize,
+    dirty: BTreeSet<ShardId>,
+}
+
+/// How far Discord has come with a shard.
+fn is_ready(lease: &LeaseRecord) -> bool {
+    matches!(lease.state, Some(LeaseState::Ready | LeaseState::Resumed))
 }
 
 impl Generation {
-    pub(super) fn new(shard_count: u32) -> Self {
-        Self {
+    pub(super) fn new(shard_count: u32, pacing: &Pacing) -> Self {
+        Self::restore(shard_count, vec![ShardRecord::default(); shard_count as usize], pacing)
+    }
+
+    /// Goes on with these records. All leases are unclaimed.
+    pub(super) fn restore(shard_count: u32, slots: Vec<ShardRecord>, pacing: &Pacing) -> Self {
+        let mut generation = Self {
             shard_count,
-            slots: (0..shard_count).map(|_| Slot::default()).collect(),
-            free: (0..shard_count).map(ShardId).collect(),
+            slots,
+            free: Keyed::new(pacing.closed_keys()),
+            held_back: BTreeSet::new(),
             held: HashMap::new(),
             last_held: LastHeld::new(4 * shard_count as usize + 1024),
+            ready: 0,
+            dirty: BTreeSet::new(),
+        };
+        // The lowest id is remembered last, so that its name gets that one back first.
+        for id in (0..shard_count).rev().map(ShardId) {
+            generation.place(id, pacing);
+        }
+        generation
+    }
+
+    fn place(&mut self, id: ShardId, pacing: &Pacing) {
+        let ShardRecord { lease, hold, last_holder, .. } = &self.slots[id.0 as usize];
+        if let Some(lease) = lease {
+            let held = self.held.entry(lease.holder.clone()).or_default();
+            held.ids.insert(id);
+            held.unclaimed.insert(id);
+            self.ready += usize::from(is_ready(lease));
+            return;
+        }
+        if let Some(last) = last_holder {
+            self.last_held.remember(last.clone(), id);
+        }
+        match hold {
+            Some(hold) => drop(self.held_back.insert((hold.until_ms, id))),
+            None => self.free.insert(pacing.key(id), id),
+        }
+    }
+
+    /// Sorts the free ids anew, under other keys.
+    pub(super) fn rekey(&mut self, pacing: &Pacing) {
+        self.free = Keyed::new(pacing.closed_keys());
+        for (id, slot) in (0..).map(ShardId).zip(&self.slots) {
+            if slot.lease.is_none() && slot.hold.is_none() {
+                self.free.insert(pacing.key(id), id);
+            }
         }
     }
 
@@ -54,8 +98,34 @@ impl Generation {
         self.shard_count
     }
 
-    pub(super) fn epoch(&self, id: ShardId) -> Epoch {
-        self.slot(id).epoch
+    /// The id, as one of this generation.
+    pub(super) fn shard(&self, shard_id: ShardId) -> Shard {
+        Shard { shard_count: self.shard_count, shard_id }
+    }
+
+    pub(super) fn record(&self, id: ShardId) -> &ShardRecord {
+        &self.slots[id.0 as usize]
+    }
+
+    pub(super) fn lease(&self, id: ShardId) -> Option<&LeaseRecord> {
+        self.record(id).lease.as_ref()
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = (Shard, &ShardRecord)> {
+        (0..).map(ShardId).zip(&self.slots).map(|(id, record)| (self.shard(id), record))
+    }
+
+    /// The free ids, by key.
+    pub(super) fn free(&mut self) -> &mut Keyed<ShardId> {
+        &mut self.free
+    }
+
+    pub(super) fn free_count(&self) -> usize {
+        self.free.len()
+    }
+
+    pub(super) fn has_grantable(&self) -> bool {
+        self.free.first_open().is_some()
     }
 
     /// The ids leased to that service, in rising order.
@@ -63,9 +133,18 @@ impl Generation {
         self.held.get(service).into_iter().flat_map(|held| &held.ids).copied()
     }
 
+    pub(super) fn holds(&self, service: &Name) -> bool {
+        self.held.contains_key(service)
+    }
+
+    pub(super) fn holders(&self) -> impl Iterator<Item = &Name> {
+        self.held.keys()
+    }
+
     /// Whether that id is free or that service's own.
     pub(super) fn may_have(&self, service: &Name, id: ShardId) -> bool {
-        self.slot(id).lease.as_ref().is_none_or(|lease| lease.holder == *service)
+        let slot = self.record(id);
+        slot.lease.as_ref().map_or(slot.hold.is_none(), |lease| lease.holder == *service)
     }
 
     /// The lowest of the service's ids that it has not asked for since it identified.
@@ -73,33 +152,32 @@ impl Generation {
         self.held.get(service)?.unclaimed.first().copied()
     }
 
-    /// The free id that fits that service best: 0, then the one it held last, then the lowest.
-    pub(super) fn free_for(&self, service: &Name) -> Option<ShardId> {
-        let lowest = *self.free.first()?;
+    /// The free id with an open key that fits that service best: 0, then the one it held last, then
+    /// the lowest.
+    pub(super) fn free_for(&self, service: &Name, pacing: &Pacing) -> Option<ShardId> {
+        let lowest = self.free.first_open()?;
         if lowest == ShardId(0) {
             return Some(lowest);
         }
-        let last = self.last_held.get(service).filter(|id| self.free.contains(id));
-        Some(last.unwrap_or(lowest))
+        let is_grantable = |id: &ShardId| {
+            let key = pacing.key(*id);
+            self.free.is_open(key) && self.free.contains(key, *id)
+        };
+        Some(self.last_held.get(service).filter(is_grantable).unwrap_or(lowest))
     }
 
     /// Leases a free id.
-    pub(super) fn begin(&mut self, id: ShardId, holder: Name, now: Instant) {
-        let was_free = self.free.remove(&id);
-        debug_assert!(was_free, "the shard id {id} is leased already");
-        self.held.entry(holder.clone()).or_default().ids.insert(id);
-        let slot = self.slot_mut(id);
-        slot.epoch.0 += 1;
-        slot.lease = Some(Lease { holder, since: now });
+    pub(super) fn begin(&mut self, id: ShardId, lease: LeaseRecord, pacing: &Pacing) {
+        debug_assert!(self.free.contains(pacing.key(id), id), "the shard id {id} is not free");
+        self.free.remove(pacing.key(id), id);
+        self.held.entry(lease.holder.clone()).or_default().ids.insert(id);
+        self.ready += usize::from(is_ready(&lease));
+        self.slot_mut(id).lease = Some(lease);
     }
 
-    /// Marks the id's lease as claimed. `false`: it has none.
-    pub(super) fn reclaim(&mut self, id: ShardId) -> bool {
-        let Some(lease) = &self.slots[id.0 as usize].lease else { return false };
-        if let Some(held) = self.held.get_mut(&lease.holder) {
-            held.unclaimed.remove(&id);
-        }
-        true
+    /// Marks the id's lease as claimed; true: it was not.
+    pub(super) fn claim(&mut self, service: &Name, id: ShardId) -> bool {
+        self.held.get_mut(service).is_some_and(|held| held.unclaimed.remove(&id))
     }
 
     /// Marks all leases of that service as unclaimed.
@@ -109,10 +187,22 @@ impl Generation {
         }
     }
 
+    /// Changes the id's lease, if it has one.
+    pub(super) fn change_lease(&mut self, id: ShardId, change: impl FnOnce(&mut LeaseRecord)) {
+        let Some(lease) = &mut self.slots[id.0 as usize].lease else { return };
+        let before = lease.clone();
+        change(lease);
+        let (was_ready, now_ready) = (is_ready(&before), is_ready(lease));
+        self.ready = self.ready + usize::from(now_ready) - usize::from(was_ready);
+        if before != *lease {
+            self.dirty.insert(id);
+        }
+    }
+
     /// Ends the id's lease.
-    pub(super) fn end(&mut self, id: ShardId) {
+    pub(super) fn end(&mut self, id: ShardId, hold: Option<HoldRecord>, pacing: &Pacing) {
         let Some(lease) = self.slot_mut(id).lease.take() else { return };
-        self.free.insert(id);
+        self.ready -= usize::from(is_ready(&lease));
         if let Some(held) = self.held.get_mut(&lease.holder) {
             held.ids.remove(&id);
             held.unclaimed.remove(&id);
@@ -120,37 +210,101 @@ impl Generation {
                 self.held.remove(&lease.holder);
             }
         }
-        self.last_held.remember(lease.holder, id);
+        self.last_held.remember(lease.holder.clone(), id);
+        let slot = self.slot_mut(id);
+        (slot.last_holder, slot.hold) = (Some(lease.holder), hold);
+        match hold {
+            Some(hold) => drop(self.held_back.insert((hold.until_ms, id))),
+            None => self.free.insert(pacing.key(id), id),
+        }
     }
 
-    pub(super) fn views(&self) -> impl Iterator<Item = ShardView<'_>> {
-        (0..).map(ShardId).zip(&self.slots).map(|(shard_id, slot)| ShardView {
-            shard_id,
-            holder: slot.lease.as_ref().map(|lease| &lease.holder),
-            epoch: slot.epoch,
-            since: slot.lease.as_ref().map(|lease| lease.since),
+    /// Frees one of the ids that are held back no longer.
+    pub(super) fn free_due(&mut self, now: u64, pacing: &Pacing) -> Option<ShardId> {
+        let &(until, id) = self.held_back.first()?;
+        (until <= now).then(|| {
+            self.free_held_back(id, pacing);
+            id
         })
     }
 
-    fn slot(&self, id: ShardId) -> &Slot {
-        &self.slots[id.0 as usize]
+    /// Frees an id that is held back; false: it is not.
+    pub(super) fn free_held_back(&mut self, id: ShardId, pacing: &Pacing) -> bool {
+        let Some(hold) = self.slots[id.0 as usize].hold.take() else { return false };
+        self.dirty.insert(id);
+        self.held_back.remove(&(hold.until_ms, id));
+        self.free.insert(pacing.key(id), id);
+        true
     }
 
-    fn slot_mut(&mut self, id: ShardId) -> &mut Slot {
+    /// The first of the ids that are held back to become free.
+    pub(super) fn first_held_back(&self) -> Option<HoldRecord> {
+        self.held_back.first().and_then(|&(_, id)| self.record(id).hold)
+    }
+
+    pub(super) fn deposit(&mut self, id: ShardId, resume: Option<Resume>, now: u64) {
+        if let Some(resume) = resume {
+            self.slot_mut(id).resume = Some(ResumeRecord { resume, until_ms: now + RESUME_LIFE_MS });
+        }
+    }
+
+    /// What the id's last holder left to resume with: once, and not when it is stale.
+    pub(super) fn take_resume(&mut self, id: ShardId, now: u64) -> Option<Resume> {
+        self.record(id).resume.as_ref()?;
+        let left = self.slot_mut(id).resume.take()?;
+        (now < left.until_ms).then_some(left.resume)
+    }
+
+    /// Notes a death of the id; until when it is held back for that, if it is.
+    pub(super) fn note_death(&mut self, id: ShardId, now: u64) -> Option<u64> {
+        let slot = self.slot_mut(id);
+        slot.deaths += 1;
+        slot.crashes.note(now)
+    }
+
+    /// Whether every id has a holder that is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready == self.slots.len()
+    }
+
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready
+    }
+
+    pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
+        for id in std::mem::take(&mut self.dirty) {
+            changes.push(Change::Shard { shard: self.shard(id), record: self.record(id).clone() });
+        }
+    }
+
+    fn slot_mut(&mut self, id: ShardId) -> &mut ShardRecord {
+        self.dirty.insert(id);
         &mut self.slots[id.0 as usize]
     }
 
     #[cfg(test)]
-    pub(super) fn check_invariants(&self) {
+    pub(super) fn check_invariants(&self, pacing: &Pacing) {
+        self.free.check_invariants();
         for (id, slot) in (0..).map(ShardId).zip(&self.slots) {
-            assert_eq!(self.free.contains(&id), slot.lease.is_none(), "{id} is free xor leased");
+            let is_free = slot.lease.is_none() && slot.hold.is_none();
+            assert_eq!(self.free.contains(pacing.key(id), id), is_free, "{id} is free");
+            assert!(slot.lease.is_none() || slot.hold.is_none(), "{id} is leased or held back");
+            let held_back = slot.hold.is_some_and(|hold| self.held_back.contains(&(hold.until_ms, id)));
+            assert_eq!(held_back, slot.hold.is_some(), "{id} is held back");
             if let Some(lease) = &slot.lease {
                 assert!(self.held[&lease.holder].ids.contains(&id), "{id} is among its holder's");
             }
         }
         let held: usize = self.held.values().map(|held| held.ids.len()).sum();
-        assert_eq!(self.free.len() + held, self.slots.len(), "each id is in one place");
+        assert_eq!(
+            self.free.len() + self.held_back.len() + held,
+            self.slots.len(),
+            "each id is in one place"
+        );
         assert!(self.held.values().all(|held| !held.ids.is_empty()), "who holds nothing is not kept");
         assert!(self.held.values().all(|held| held.unclaimed.is_subset(&held.ids)), "unclaimed is held");
+        let ready =
+            self.slots.iter().filter_map(|slot| slot.lease.as_ref()).filter(|it| is_ready(it)).count();
+        assert_eq!(ready, self.ready, "how many are ready");
     }
 }

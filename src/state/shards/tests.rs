@@ -1,22 +1,104 @@
 //! Each rule of the pool as a sentence.
 
 use super::*;
+use crate::protocol::op::{self, LeaseState};
 
-/// A pool, and who asks it: each request is numbered, and each answer told as one line.
+const SECOND: u64 = 1_000;
+const MINUTE: u64 = 60 * SECOND;
+
+/// Unix time at the start of every scene.
+const START: u64 = 1_700_000_000_000;
+
+/// A pool, and who asks it: each request is numbered, and each answer told as one line. A second goes
+/// by before each step.
 struct Table {
     pool: ShardPool<u32>,
+    settings: Settings,
+    stored: Snapshot,
     requests: u32,
+    now: Now,
 }
 
 impl Table {
+    /// Without pacing.
     fn of(shard_count: u32) -> Self {
-        Self { pool: ShardPool::new(shard_count, 1), requests: 0 }
+        Self::with(shard_count, |settings| settings.identify_interval = Duration::ZERO)
+    }
+
+    /// With one key.
+    fn paced(shard_count: u32) -> Self {
+        Self::with(shard_count, |_| {})
+    }
+
+    fn with(shard_count: u32, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            shard_count: Some(shard_count),
+            max_concurrency: 1,
+            identify_interval: Duration::from_millis(5_500),
+            permit_ttl: Duration::from_secs(5),
+            resume_window: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(5),
+        };
+        change(&mut settings);
+        let now = Now { instant: Instant::now(), unix_ms: START };
+        let pool = ShardPool::restore(Snapshot::default(), settings, now).unwrap();
+        Self { pool, settings, stored: Snapshot::default(), requests: 0, now }
+    }
+
+    /// Lets that many ms go by.
+    fn pass(&mut self, ms: u64) {
+        self.now.instant += Duration::from_millis(ms);
+        self.now.unix_ms += ms;
     }
 
     fn step(&mut self, input: Input<u32>) -> Vec<String> {
-        let actions = self.pool.step(input, Instant::now());
+        self.pass(SECOND);
+        let actions = self.pool.step(input, self.now);
+        self.note(&actions)
+    }
+
+    fn operate(&mut self, command: Command) -> (Result<Done, CommandError>, Vec<String>) {
+        self.pass(SECOND);
+        let (answer, actions) = self.pool.operate(command, self.now);
+        (answer, self.note(&actions))
+    }
+
+    fn note_stored(&mut self, actions: &[Action<u32>]) {
+        for action in actions {
+            if let Action::Persist(changes) = action {
+                for change in changes {
+                    self.stored.apply(change);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, actions: &[Action<u32>]) -> Vec<String> {
+        self.note_stored(actions);
         self.pool.check_invariants();
-        actions.iter().map(line).collect()
+        assert_eq!(self.stored, self.pool.snapshot(), "what is stored");
+        actions.iter().filter_map(line).collect()
+    }
+
+    /// What happens by itself in that many ms.
+    fn wait(&mut self, ms: u64) -> Vec<String> {
+        let end = self.now.instant + Duration::from_millis(ms);
+        let mut lines = Vec::new();
+        while let Some(wake) = self.pool.next_wake().filter(|wake| *wake <= end) {
+            let pause = wake.saturating_duration_since(self.now.instant);
+            self.pass(u64::try_from(pause.as_millis()).unwrap());
+            let actions = self.pool.step(Input::Wake, self.now);
+            lines.extend(self.note(&actions));
+        }
+        let rest = end.saturating_duration_since(self.now.instant);
+        self.pass(u64::try_from(rest.as_millis()).unwrap());
+        lines
+    }
+
+    /// The gateway is killed, and is back after that many ms.
+    fn restart_after(&mut self, ms: u64) {
+        self.pass(ms);
+        self.pool = ShardPool::restore(self.stored.clone(), self.settings, self.now).unwrap();
     }
 
     fn connect(&mut self, service: &str, connect: op::ShardConnect) -> Vec<String> {
@@ -34,26 +116,57 @@ impl Table {
         self.connect(service, op::ShardConnect { shard_id: Some(id), ..Default::default() })
     }
 
+    /// `SHARD_CONNECT` for that id, which is connected to Discord already.
+    fn claim_connected(&mut self, service: &str, id: u32) -> Vec<String> {
+        let connect = op::ShardConnect { shard_id: Some(id), identify: Some(false), ..Default::default() };
+        self.connect(service, connect)
+    }
+
     fn death(&mut self, service: &str, shard_id: Option<u32>) -> Vec<String> {
+        self.die(service, op::ShardDeath { shard_id, ..Default::default() })
+    }
+
+    fn die(&mut self, service: &str, death: op::ShardDeath) -> Vec<String> {
         self.requests += 1;
-        let death = op::ShardDeath { shard_id, close_code: None };
         self.step(Input::Death { service: name(service), request: self.requests, death })
     }
 
+    /// `SHARD_STATE`
+    fn tell(&mut self, service: &str, shard_id: u32, state: LeaseState) -> Vec<String> {
+        self.tell_with(service, op::ShardState { shard_id, shard_count: None, state, resume: None })
+    }
+
+    fn tell_with(&mut self, service: &str, state: op::ShardState) -> Vec<String> {
+        self.requests += 1;
+        self.step(Input::State { service: name(service), request: self.requests, state })
+    }
+
     fn away(&mut self, service: &str) -> Vec<String> {
-        self.step(Input::Away { service: name(service) })
+        self.step(Input::Away { service: name(service), last_frame: None })
     }
 
     fn resumed(&mut self, service: &str) -> Vec<String> {
         self.step(Input::Resumed { service: name(service) })
     }
 
+    /// It leaves for good.
     fn down(&mut self, service: &str) -> Vec<String> {
-        self.step(Input::Down { service: name(service) })
+        self.step(Input::Down { service: name(service), departure: Departure::Left })
+    }
+
+    /// It is down, and nobody knows whether it noticed.
+    fn vanish(&mut self, service: &str) -> Vec<String> {
+        let departure = Departure::Vanished { last_frame: None };
+        self.step(Input::Down { service: name(service), departure })
     }
 
     fn shards_of(&self, service: &str) -> Vec<u32> {
         self.pool.shards_of(service).into_iter().map(|id| id.0).collect()
+    }
+
+    /// How an id of the current generation stands, and what it waits for.
+    fn view(&self, id: usize) -> ShardView {
+        self.pool.report(self.now).shards[id].clone()
     }
 }
 
@@ -61,32 +174,58 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-/// `#2 b: waits at 1`; requests are numbered from 1, an op at a time.
-fn line(action: &Action<u32>) -> String {
-    match action {
+/// `#2 b: waits at 1`; requests are numbered from 1, an op at a time. What is stored is no line.
+fn line(action: &Action<u32>) -> Option<String> {
+    Some(match action {
         Action::Accept { service, request, accept } => {
-            format!("#{request} {service}: has {} epoch {}", accept.shard_id, accept.epoch.0)
+            let resume = accept.resume.as_ref().map(|it| format!(" resumes {}", it.as_json()));
+            let (id, epoch) = (accept.shard_id, accept.epoch.0);
+            format!("#{request} {service}: has {id} epoch {epoch}{}", resume.unwrap_or_default())
         }
         Action::Wait { service, request, wait } => {
-            assert_eq!(wait.reason, op::WaitReason::NoFreeShard);
-            format!("#{request} {service}: waits at {}", wait.position)
+            let reason = match wait.reason {
+                op::WaitReason::NoFreeShard => String::new(),
+                reason => format!(" {}", reason.as_str()),
+            };
+            let retry = wait.retry_after_ms.map(|ms| format!(" for {ms} ms")).unwrap_or_default();
+            format!("#{request} {service}: waits at {}{reason}{retry}", wait.position)
         }
         Action::Refuse { service, request, error } => {
             format!("#{request} {service}: {}: {}", error.code.as_str(), error.message)
         }
-        Action::Holder { shard_id, holder: Some(holder) } => format!("{shard_id} to {holder}"),
-        Action::Holder { shard_id, holder: None } => format!("{shard_id} free"),
-    }
+        Action::Holder { shard, holder: Some(holder) } => format!("{} to {holder}", shard.shard_id),
+        Action::Holder { shard, holder: None } => format!("{} free", shard.shard_id),
+        Action::Switch { shard_count, holders } => {
+            let holders: Vec<_> =
+                holders.iter().map(|it| it.as_ref().map_or("-", Name::as_str).to_owned()).collect();
+            format!("now {shard_count}: {}", holders.join(" "))
+        }
+        Action::Live { service, live } => format!("{service}: live {}/{}", live.shard_id, live.shard_count),
+        Action::Revoke { service, revoke } => {
+            format!("{service}: revoked {}/{}", revoke.shard_id, revoke.shard_count)
+        }
+        Action::Shutdown { service, .. } => format!("{service}: shutdown"),
+        Action::Reboot { service, .. } => format!("{service}: reboot"),
+        Action::Warn(warning) => format!("! {warning}"),
+        Action::Persist(_) => return None,
+    })
 }
 
 #[test]
-fn a_grant_tells_the_lease_and_the_pool() {
-    let mut pool = ShardPool::new(4, 16);
-    let connect = op::ShardConnect::default();
-    let actions = pool.step(Input::Connect { service: name("a"), request: (), connect }, Instant::now());
-    let [Action::Holder { .. }, Action::Accept { accept, .. }] = &actions[..] else { panic!("{actions:?}") };
-    let expected =
-        op::ShardAccept { shard_id: ShardId(0), shard_count: 4, epoch: Epoch(1), max_concurrency: 16 };
+fn a_grant_tells_the_lease_and_the_pool_and_is_stored_first() {
+    let mut table = Table::with(4, |settings| settings.max_concurrency = 16);
+    let input = Input::Connect { service: name("a"), request: 0, connect: op::ShardConnect::default() };
+    let actions = table.pool.step(input, table.now);
+    let [Action::Persist(_), Action::Holder { .. }, Action::Accept { accept, .. }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    let expected = op::ShardAccept {
+        shard_id: ShardId(0),
+        shard_count: 4,
+        epoch: Epoch(1),
+        max_concurrency: 16,
+        resume: None,
+    };
     assert_eq!(*accept, expected);
 }
 
@@ -130,7 +269,7 @@ fn who_finds_no_free_id_waits_and_is_told_its_place() {
     table.ask("a");
     assert_eq!(table.ask("b"), ["#2 b: waits at 1"]);
     assert_eq!(table.ask("c"), ["#3 c: waits at 2"]);
-    assert_eq!(table.pool.waiting(), 2);
+    assert_eq!(table.pool.report(table.now).waiting, BTreeMap::from([(op::WaitReason::NoFreeShard, 2)]));
 }
 
 #[test]
@@ -173,7 +312,7 @@ fn no_more_requests_of_one_service_wait_than_there_are_ids() {
     table.ask("a");
     table.ask("b");
     table.claim("b", 1);
-    let expected = "#5 b: malformed: 2 requests of this service wait already, and `shards` is 2; \
+    let expected = "#5 b: malformed: 2 requests of this service wait already, and there are 2 shards; \
                     wait for their SHARD_ACCEPT";
     assert_eq!(table.ask("b"), [expected]);
     assert_eq!(table.ask("c"), ["#6 c: waits at 3"]);
@@ -280,17 +419,14 @@ fn further_claims_of_an_id_are_accepted_with_the_first() {
 #[test]
 fn a_claim_out_of_range_is_malformed() {
     let mut table = Table::of(4);
-    assert_eq!(
-        table.claim("a", 4),
-        ["#1 a: malformed: `d.shard_id` must be in 0 to 3 (`shards` is 4), not 4"]
-    );
+    assert_eq!(table.claim("a", 4), ["#1 a: malformed: `d.shard_id` must be in 0 to 3 (of 4 shards), not 4"]);
 }
 
 #[test]
 fn a_claim_with_another_shard_count_is_stale() {
     let mut table = Table::of(4);
     let claim = |id, count| op::ShardConnect { shard_id: Some(id), shard_count: Some(count), identify: None };
-    let stale = "stale_shard: `d.shard_count` must be 4 (`shards`), not 8";
+    let stale = "stale_shard: `d.shard_count` must be 4, not 8";
     assert_eq!(table.connect("a", claim(2, 8)), [format!("#1 a: {stale}")]);
     assert_eq!(table.connect("a", claim(7, 8)), [format!("#2 a: {stale}")]);
     assert_eq!(table.connect("a", claim(2, 4)), ["2 to a", "#3 a: has 2 epoch 1"]);
@@ -346,9 +482,16 @@ fn the_view_shows_every_id() {
     table.claim("a", 1);
     table.ask("b");
     table.death("b", None);
-    let views: Vec<_> = table.pool.shards().map(|it| (it.shard_id.0, it.holder, it.epoch.0)).collect();
-    assert_eq!(views, [(0, None, 1), (1, Some(&name("a")), 1)]);
-    assert!(table.pool.shards().all(|view| view.since.is_some() == view.holder.is_some()));
+    let views: Vec<_> = table
+        .pool
+        .report(table.now)
+        .shards
+        .into_iter()
+        .map(|it| (it.shard.shard_id.0, it.standing.as_str(), it.holder, it.epoch.0, it.since_ms, it.deaths))
+        .collect();
+    let expected =
+        [(0, "free", None, 1, None, 1), (1, "leased", Some(name("a")), 1, Some(START + SECOND), 0)];
+    assert_eq!(views, expected);
 }
 
 #[test]
@@ -358,13 +501,52 @@ fn a_large_pool_is_handed_from_one_service_to_hundreds_in_one_step() {
         table.requests += 1;
         let connect = op::ShardConnect::default();
         let input = Input::Connect { service: name("a"), request: table.requests, connect };
-        table.pool.step(input, Instant::now());
+        let actions = table.pool.step(input, table.now);
+        table.note_stored(&actions);
     }
     for service in 0..500 {
-        table.ask(&format!("s{service}"));
+        table.requests += 1;
+        let connect = op::ShardConnect::default();
+        let input =
+            Input::Connect { service: name(&format!("s{service}")), request: table.requests, connect };
+        let actions = table.pool.step(input, table.now);
+        table.note_stored(&actions);
     }
     let told = table.down("a");
     assert_eq!(told.len(), 4096 + 2 * 500);
     assert_eq!(table.shards_of("s499"), [499]);
-    assert_eq!(table.pool.waiting(), 0);
+    assert_eq!(table.pool.report(table.now).waiting, BTreeMap::new());
+}
+
+#[test]
+fn one_key_gets_its_permits_an_interval_apart_and_who_waits_is_told_how_long() {
+    let mut table = Table::paced(3);
+    assert_eq!(table.ask("a"), ["0 to a", "#1 a: has 0 epoch 1"]);
+    assert_eq!(table.ask("b"), ["#2 b: waits at 1 identify_rate_limit for 4500 ms"]);
+    assert_eq!(table.ask("c"), ["#3 c: waits at 2 identify_rate_limit for 9000 ms"]);
+    assert_eq!(table.wait(3_499), [""; 0]);
+    let told = ["1 to b", "#2 b: has 1 epoch 1", "#3 c: waits at 1 identify_rate_limit for 5500 ms"];
+    assert_eq!(table.wait(1), told);
+    assert_eq!(table.wait(5_499), [""; 0]);
+    assert_eq!(table.wait(1), ["2 to c", "#3 c: has 2 epoch 1"]);
+}
+
+#[test]
+fn a_permit_is_never_given_to_a_service_that_went_away_while_it_waited() {
+    let mut table = Table::paced(2);
+    table.ask("a");
+    table.ask("b");
+    table.away("b");
+    assert_eq!(table.wait(MINUTE), [""; 0]);
+    table.resumed("b");
+    assert_eq!(table.ask("b"), ["1 to b", "#3 b: has 1 epoch 1"]);
+}
+
+#[test]
+fn a_claim_of_what_is_connected_already_waits_for_no_permit_and_uses_none() {
+    let mut table = Table::paced(3);
+    table.ask("a");
+    assert_eq!(table.claim_connected("b", 2), ["2 to b", "#2 b: has 2 epoch 1"]);
+    assert_eq!(table.ask("c"), ["#3 c: waits at 1 identify_rate_limit for 3500 ms"]);
+    assert_eq!(table.wait(3_500), ["1 to c", "#3 c: has 1 epoch 1"]);
 }

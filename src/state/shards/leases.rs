@@ -1,0 +1,402 @@
+//! Leases: one place where a grant is decided (`serve`), one where it is carried out (`grant`), and
+//! one where a lease ends (`end`). Whatever is to hold back or follow a lease belongs there.
+
+use std::time::Instant;
+
+use crate::protocol::error::ErrorCode;
+use crate::protocol::name::{Name, ShardId};
+use crate::protocol::op::{self, LeaseState};
+
+use super::queue::{Ask, Ticket, Wants};
+use super::records::{FrozenRecord, HoldReason, HoldRecord, LeaseRecord, Shard};
+use super::{Action, Departure, ShardPool, Warning};
+
+/// Discord's "do not reconnect": authentication failed, invalid shard, sharding required, invalid
+/// API version, invalid intents, disallowed intents.
+const FATAL_CLOSE_CODES: [u16; 6] = [4004, 4010, 4011, 4012, 4013, 4014];
+
+/// How a lease ends.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    /// The holder gave it back.
+    Death { close_code: Option<u16>, resume: Option<op::Resume> },
+    /// The holder left for good.
+    Left,
+    /// The holder is gone, and may not have noticed before that time.
+    Vanished { noticed_ms: u64 },
+    /// The gateway took it, and the holder may not have noticed before that time.
+    Taken { noticed_ms: u64 },
+}
+
+impl<R: Clone> ShardPool<R> {
+    pub(super) fn connect(
+        &mut self,
+        service: Name,
+        request: R,
+        connect: op::ShardConnect,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) -> Option<Ticket> {
+        if self.away.contains_key(&service) {
+            return None;
+        }
+        let wants = self.claim(&service, connect).and_then(|wants| self.room_for(&service).map(|()| wants));
+        let wants = match wants {
+            Ok(wants) => wants,
+            Err(error) => {
+                actions.push(Action::Refuse { service, request, error });
+                return None;
+            }
+        };
+        let ask = self.ask(service, request, wants, connect.needs_permit());
+        match ask.wants.shard() {
+            // It stands as it is: nothing is granted, so that nothing can hold it back.
+            Some(shard) if !ask.permit && self.holds(&ask.service, shard) => {
+                self.grant(ask, shard, now, actions);
+                None
+            }
+            shard => {
+                let ticket = self.queue.join(ask);
+                if let Some(shard) = shard {
+                    self.reconsider(shard);
+                }
+                Some(ticket)
+            }
+        }
+    }
+
+    fn ask(&mut self, service: Name, request: R, wants: Wants, needs_permit: bool) -> Ask<R> {
+        let own = || self.generations().find_map(|it| it.unclaimed(&service).map(|id| it.shard(id)));
+        let wants = match wants {
+            Wants::Any => own().map_or(Wants::Any, Wants::Own),
+            wants => wants,
+        };
+        let returns = wants.shard().is_some_and(|shard| {
+            let generation = self.generation_mut(shard.shard_count);
+            generation.is_some_and(|(it, _)| it.claim(&service, shard.shard_id))
+        });
+        Ask { service, request, wants, permit: needs_permit || wants == Wants::Any, returns }
+    }
+
+    /// The id that a `SHARD_CONNECT` claims, if it claims one.
+    fn claim(&self, service: &Name, connect: op::ShardConnect) -> Result<Wants, op::Error> {
+        // First: an id out of range here may be in range where its count belongs.
+        if let Some(claimed) = connect.shard_count.filter(|count| self.generation(*count).is_none()) {
+            let counts: Vec<_> = self.shard_counts().map(|count| count.to_string()).collect();
+            let message = format!("`d.shard_count` must be {}, not {claimed}", counts.join(" or "));
+            return Err(op::Error::new(ErrorCode::StaleShard, message));
+        }
+        let Some(id) = connect.shard_id else { return Ok(Wants::Any) };
+        let shard_id = ShardId(id);
+        let own =
+            || self.generations().map(|it| it.shard(shard_id)).find(|shard| self.holds(service, *shard));
+        let shard_count = connect
+            .shard_count
+            .or_else(|| own().map(|shard| shard.shard_count))
+            .unwrap_or_else(|| self.target().shard_count());
+        if id >= shard_count {
+            let last = shard_count - 1;
+            let message = format!("`d.shard_id` must be in 0 to {last} (of {shard_count} shards), not {id}");
+            return Err(op::Error::new(ErrorCode::Malformed, message));
+        }
+        Ok(Wants::Claim(Shard { shard_count, shard_id }))
+    }
+
+    /// Whether one more request of that service may wait: no more of them than there are ids.
+    fn room_for(&self, service: &Name) -> Result<(), op::Error> {
+        let waiting = self.queue.places_of(service);
+        let shard_count = self.shard_counts().max().unwrap_or_default();
+        if waiting < shard_count as usize {
+            return Ok(());
+        }
+        let message = format!(
+            "{waiting} requests of this service wait already, and there are {shard_count} shards; wait for \
+             their SHARD_ACCEPT"
+        );
+        Err(op::Error::new(ErrorCode::Malformed, message))
+    }
+
+    /// Whether that service holds that id.
+    pub(super) fn holds(&self, service: &Name, shard: Shard) -> bool {
+        let Some(generation) = self.generation(shard.shard_count) else { return false };
+        shard.shard_id.0 < shard.shard_count
+            && generation.lease(shard.shard_id).is_some_and(|lease| lease.holder == *service)
+    }
+
+    /// Looks anew at who waits for that id.
+    pub(super) fn reconsider(&mut self, shard: Shard) {
+        let next = self.next.as_ref().map(|next| &next.generation);
+        let living = [Some(&self.current), next].into_iter().flatten();
+        let generation = living.into_iter().find(|it| it.shard_count() == shard.shard_count);
+        let may_have = |service: &Name| generation.is_some_and(|it| it.may_have(service, shard.shard_id));
+        self.queue.reconsider(shard, &self.pacing, may_have);
+        self.told.is_stale = true;
+    }
+
+    /// Grants whatever can be granted now, in the order of the queue.
+    pub(super) fn serve(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
+        while let Some(ticket) = self.first_to_serve() {
+            let Some(ask) = self.queue.remove(ticket, &self.pacing) else { return };
+            let shard = ask.wants.shard().or_else(|| {
+                let target = self.target();
+                target.free_for(&ask.service, &self.pacing).map(|id| target.shard(id))
+            });
+            let Some(shard) = shard else { return };
+            self.told.is_stale = true;
+            self.grant(ask, shard, now, actions);
+        }
+    }
+
+    pub(super) fn first_to_serve(&self) -> Option<Ticket> {
+        if self.frozen.is_some() {
+            return None;
+        }
+        if let Some(ticket) = self.queue.first_at_once() {
+            return Some(ticket);
+        }
+        if self.budget.is_exhausted() {
+            return None;
+        }
+        let any = self.queue.first_any().filter(|_| self.target().has_grantable());
+        any.into_iter().chain(self.queue.first_eligible()).min()
+    }
+
+    /// Carries a grant out: a lease that stands is accepted anew, else one begins.
+    fn grant(&mut self, ask: Ask<R>, shard: Shard, now: u64, actions: &mut Vec<Action<R>>) {
+        let Ask { service, request, permit, returns, .. } = ask;
+        let id = shard.shard_id;
+        let reports = self.reporting.contains(&service);
+        let is_new = !self.holds(&service, shard);
+        if is_new {
+            self.begin(&service, shard, reports, now, actions);
+        }
+        let epoch = self.epochs_of(shard);
+        if permit {
+            self.counts.permits += 1;
+            actions.extend(self.budget.spend(now).map(Action::Warn));
+            if self.pacing.grant(shard, epoch, reports, now) {
+                self.set_key(self.pacing.key(id), false);
+            }
+        }
+        let Some((generation, _)) = self.generation_mut(shard.shard_count) else { return };
+        generation.change_lease(id, |lease| {
+            lease.accepted_ms = now;
+            lease.state = lease.state.filter(|_| !permit);
+        });
+        let resume = if is_new || returns { generation.take_resume(id, now) } else { None };
+        self.assume_later(shard);
+        self.reconsider(shard);
+        let max_concurrency = self.pacing.max_concurrency();
+        let accept =
+            op::ShardAccept { shard_id: id, shard_count: shard.shard_count, epoch, max_concurrency, resume };
+        actions.push(Action::Accept { service, request, accept });
+    }
+
+    fn begin(&mut self, service: &Name, shard: Shard, reports: bool, now: u64, actions: &mut Vec<Action<R>>) {
+        let epoch = self.epochs.advance(shard.shard_id);
+        let holder = service.clone();
+        let lease = LeaseRecord { holder, epoch, since_ms: now, accepted_ms: now, state: None, reports };
+        if let Some((generation, pacing)) = self.generation_mut(shard.shard_count) {
+            generation.begin(shard.shard_id, lease, pacing);
+        }
+        actions.push(Action::Holder { shard, holder: Some(service.clone()) });
+    }
+
+    pub(super) fn death(
+        &mut self,
+        service: Name,
+        request: R,
+        death: op::ShardDeath,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) {
+        match self.find_held(&service, death.shard_id, death.shard_count) {
+            Err(error) => actions.push(Action::Refuse { service, request, error }),
+            Ok(shard) => {
+                self.freeze_if_fatal(death.close_code, shard, now, actions);
+                self.end(
+                    shard,
+                    End::Death { close_code: death.close_code, resume: death.resume },
+                    now,
+                    actions,
+                );
+            }
+        }
+    }
+
+    fn freeze_if_fatal(
+        &mut self,
+        close_code: Option<u16>,
+        shard: Shard,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) {
+        let Some(close_code) = close_code.filter(|code| FATAL_CLOSE_CODES.contains(code)) else { return };
+        actions.push(Action::Warn(Warning::Frozen { shard, close_code }));
+        if self.frozen.is_none() {
+            self.frozen = Some(FrozenRecord { cause: Some((close_code, shard)), since_ms: now });
+            (self.is_dirty, self.told.is_stale) = (true, true);
+        }
+    }
+
+    pub(super) fn state(
+        &mut self,
+        service: Name,
+        request: R,
+        told: op::ShardState,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) {
+        let shard = match self.find_held(&service, Some(told.shard_id), told.shard_count) {
+            Ok(shard) => shard,
+            Err(error) => return actions.push(Action::Refuse { service, request, error }),
+        };
+        self.reporting.insert(service);
+        let epoch = self.epochs_of(shard);
+        if told.state == LeaseState::Identifying && self.pacing.identifying(shard, epoch, now) {
+            self.set_key(self.pacing.key(shard.shard_id), false);
+        }
+        if let Some((generation, _)) = self.generation_mut(shard.shard_count) {
+            generation.change_lease(shard.shard_id, |lease| {
+                (lease.state, lease.reports) = (Some(told.state), true);
+            });
+            generation.deposit(shard.shard_id, told.resume, now);
+        }
+    }
+
+    /// The id that an op of its holder is about.
+    fn find_held(
+        &self,
+        service: &Name,
+        shard_id: Option<u32>,
+        shard_count: Option<u32>,
+    ) -> Result<Shard, op::Error> {
+        let held: Vec<Shard> = self
+            .generations()
+            .filter(|it| shard_count.is_none_or(|count| it.shard_count() == count))
+            .flat_map(|it| it.held_by(service.as_str()).map(|id| it.shard(id)))
+            .filter(|shard| shard_id.is_none_or(|id| shard.shard_id == ShardId(id)))
+            .collect();
+        let (code, message) = match (held[..].first(), held.len(), shard_id) {
+            (Some(only), 1, _) => return Ok(*only),
+            (None, _, None) => (ErrorCode::NotShardHolder, "this service holds no shard id".to_owned()),
+            (None, _, Some(id)) => {
+                (ErrorCode::NotShardHolder, format!("this service does not hold the shard id {id}"))
+            }
+            (_, count, None) => {
+                let message = format!("`d.shard_id` is needed: this service holds {count} shard ids");
+                (ErrorCode::Malformed, message)
+            }
+            (_, _, Some(id)) => {
+                let message =
+                    format!("`d.shard_count` is needed: this service holds {id} in two generations");
+                (ErrorCode::Malformed, message)
+            }
+        };
+        Err(op::Error::new(code, message))
+    }
+
+    /// Ends a lease.
+    pub(super) fn end(&mut self, shard: Shard, end: End, now: u64, actions: &mut Vec<Action<R>>) {
+        let id = shard.shard_id;
+        let (looping, noticed) = match &end {
+            End::Death { close_code, .. } => (self.note_death(*close_code, shard, now, actions), None),
+            End::Vanished { noticed_ms } => (self.note_death(None, shard, now, actions), Some(*noticed_ms)),
+            End::Taken { noticed_ms } => (None, Some(*noticed_ms)),
+            End::Left => (None, None),
+        };
+        let looping = looping.map(|until_ms| HoldRecord { until_ms, reason: HoldReason::CrashLoop });
+        let noticed = noticed.map(|until_ms| HoldRecord { until_ms, reason: HoldReason::Vanished });
+        let hold = looping.into_iter().chain(noticed).max_by_key(|hold| hold.until_ms);
+        let Some((generation, pacing)) = self.generation_mut(shard.shard_count) else { return };
+        if let End::Death { resume, .. } = end {
+            generation.deposit(id, resume, now);
+        }
+        generation.end(id, hold.filter(|hold| hold.until_ms > now), pacing);
+        self.queue.disown(shard, &self.pacing);
+        self.reconsider(shard);
+        actions.push(Action::Holder { shard, holder: None });
+    }
+
+    fn note_death(
+        &mut self,
+        close_code: Option<u16>,
+        shard: Shard,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) -> Option<u64> {
+        self.counts.note_death(close_code);
+        let (generation, _) = self.generation_mut(shard.shard_count)?;
+        let until = generation.note_death(shard.shard_id, now)?;
+        let deaths = generation.record(shard.shard_id).deaths;
+        actions.push(Action::Warn(Warning::CrashLoop { shard, deaths, held_ms: until - now }));
+        Some(until)
+    }
+
+    pub(super) fn resumed(&mut self, service: &Name) {
+        self.leave_queue(service);
+        self.away.remove(service);
+        self.unseen.0.remove(service);
+        self.current.unclaim(service);
+        if let Some(next) = &mut self.next {
+            next.generation.unclaim(service);
+        }
+    }
+
+    pub(super) fn gone(&mut self, service: Name, last_frame: Option<Instant>, now: u64) {
+        self.leave_queue(&service);
+        let last_frame = last_frame.map_or(now, |instant| self.timeline.ms(instant).min(now));
+        self.away.insert(service, last_frame);
+    }
+
+    pub(super) fn down(
+        &mut self,
+        service: &Name,
+        departure: Departure,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) {
+        self.leave_queue(service);
+        let away_since = self.away.remove(service);
+        self.reporting.remove(service);
+        self.unseen.0.remove(service);
+        let end = match departure {
+            Departure::Left => End::Left,
+            Departure::Vanished { last_frame } => {
+                let told = last_frame.map(|instant| self.timeline.ms(instant).min(now));
+                End::Vanished { noticed_ms: self.noticed_ms(told.or(away_since).unwrap_or(now)) }
+            }
+        };
+        self.end_all(service, &end, now, actions);
+    }
+
+    /// Ends all leases of that service, the lowest last, so that it is the one that the name gets
+    /// back first; how many they were.
+    pub(super) fn end_all(
+        &mut self,
+        service: &Name,
+        end: &End,
+        now: u64,
+        actions: &mut Vec<Action<R>>,
+    ) -> usize {
+        let held = |it: &super::Generation| -> Vec<Shard> {
+            it.held_by(service.as_str()).rev().map(|id| it.shard(id)).collect()
+        };
+        let held: Vec<Shard> = self.generations().flat_map(held).collect();
+        for shard in &held {
+            self.end(*shard, end.clone(), now, actions);
+        }
+        held.len()
+    }
+
+    fn leave_queue(&mut self, service: &Name) {
+        if self.queue.leave(service, &self.pacing) {
+            self.told.is_stale = true;
+        }
+    }
+
+    fn epochs_of(&self, shard: Shard) -> crate::protocol::name::Epoch {
+        let lease = self.generation(shard.shard_count).and_then(|it| it.lease(shard.shard_id));
+        lease.map_or_else(|| self.epochs.of(shard.shard_id), |lease| lease.epoch)
+    }
+}

@@ -1,0 +1,196 @@
+//! Going on where an earlier run stopped, however it stopped.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::protocol::name::ShardId;
+
+use super::budget::Budget;
+use super::generation::{Generation, RESUME_LIFE_MS};
+use super::leases::End;
+use super::pacing::Pacing;
+use super::queue::Queue;
+use super::records::{PoolRecord, Shard, ShardRecord, Snapshot};
+use super::reshard::MAX_SHARDS;
+use super::time::{Timeline, millis};
+use super::{Action, Epochs, Next, Now, Settings, ShardPool, Warning, report, waits};
+
+/// The longest that anything but a permit holds an id back.
+const MAX_CRASH_HOLD_MS: u64 = 10 * 60 * 1000;
+
+/// The stored state cannot be gone on with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    #[error(
+        "`shards` is {configured}, and the stored pool has {stored} shards{}: expected the same; to change \
+         their number start with {stored} (or without the setting) and POST /api/v1/shards/reshard \
+         {{\"shard_count\": {configured}}}",
+        .next.map(|next| format!(" and is being resharded to {next}")).unwrap_or_default()
+    )]
+    ShardCountDiffers { stored: u32, next: Option<u32>, configured: u32 },
+    #[error("the stored shard pool is damaged: {0}")]
+    Damaged(String),
+}
+
+impl<R: Clone> ShardPool<R> {
+    /// Goes on with what was stored; an empty snapshot begins a new pool. All leases are unclaimed.
+    pub fn restore(snapshot: Snapshot, settings: Settings, now: Now) -> Result<Self, RestoreError> {
+        let is_new = snapshot == Snapshot::default();
+        let Snapshot { pool, budget, epochs, permits, shards } = snapshot;
+        let record = match pool {
+            Some(record) => record,
+            None if is_new => new_record(settings),
+            None => {
+                return Err(RestoreError::Damaged("it does not say how many shards there are".to_owned()));
+            }
+        };
+        check_counts(&record, settings)?;
+        let at = now.unix_ms;
+        let (interval_ms, ttl_ms) = (millis(settings.identify_interval), millis(settings.permit_ttl));
+        let max_concurrency = budget.map_or(settings.max_concurrency, |known| known.max_concurrency);
+        let mut pacing = Pacing::new(max_concurrency, interval_ms, ttl_ms);
+        pacing.restore(&permits, at);
+        let granted = pacing.permits().values().map(|permit| permit.granted_ms);
+        let budget = Budget::restore(budget, ttl_ms, granted, at);
+        let mut shelves = Shelves::new(shards, settings, at);
+        let current = shelves.generation(record.shard_count, &pacing);
+        let next = record.reshard.map(|reshard| Next {
+            generation: shelves.generation(reshard.shard_count, &pacing),
+            since_ms: reshard.since_ms.min(at),
+            assumed: BTreeSet::new(),
+        });
+        shelves.check_empty()?;
+        let queue = Queue::new(&pacing);
+        let window_ms = millis(settings.resume_window);
+        let mut pool = Self {
+            settings,
+            timeline: Timeline::new(now),
+            current,
+            next,
+            epochs: Epochs { by_id: epochs, dirty: BTreeSet::new() },
+            pacing,
+            budget,
+            frozen: record.frozen,
+            retired: record.retired,
+            queue,
+            away: HashMap::new(),
+            reporting: HashSet::new(),
+            unseen: (BTreeSet::new(), at + window_ms),
+            is_dirty: is_new,
+            forgotten: Vec::new(),
+            told: waits::Told::default(),
+            counts: report::Counts::default(),
+        };
+        pool.recall();
+        Ok(pool)
+    }
+
+    /// What follows from the leases.
+    fn recall(&mut self) {
+        let noticed_ms = self.noticed_ms(self.timeline_start());
+        self.retired.values_mut().for_each(|until| *until = (*until).min(noticed_ms));
+        self.unseen.0 = self.generations().flat_map(Generation::holders).cloned().collect();
+        let leases = self.generations().flat_map(Generation::records).filter_map(|(_, it)| it.lease.as_ref());
+        self.reporting = leases.filter(|lease| lease.reports).map(|lease| lease.holder.clone()).collect();
+        let filling: Vec<Shard> =
+            self.next.iter().flat_map(|next| next.generation.records()).map(|(shard, _)| shard).collect();
+        for shard in filling {
+            self.assume_later(shard);
+        }
+    }
+
+    fn timeline_start(&self) -> u64 {
+        self.unseen.1 - millis(self.settings.resume_window)
+    }
+
+    /// Takes the ids back of holders that nobody has seen since the restart.
+    pub(super) fn forget_unseen(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
+        if self.unseen.0.is_empty() || now < self.unseen.1 {
+            return;
+        }
+        // Their last frames came before the restart, which is all that is known.
+        let end = End::Taken { noticed_ms: self.noticed_ms(self.timeline_start()) };
+        for service in std::mem::take(&mut self.unseen.0) {
+            let shards = self.end_all(&service, &end, now, actions);
+            self.reporting.remove(&service);
+            actions.push(Action::Warn(Warning::Unclaimed { service, shards }));
+        }
+    }
+
+    /// What is stored, where every [`Action::Persist`] was.
+    pub fn snapshot(&self) -> Snapshot {
+        let records = self.generations().flat_map(Generation::records);
+        Snapshot {
+            pool: Some(self.record()),
+            budget: self.budget.record().copied(),
+            epochs: self.epochs.by_id.clone(),
+            permits: self.pacing.permits().clone(),
+            shards: records
+                .filter(|(_, record)| **record != ShardRecord::default())
+                .map(|(shard, record)| (shard, record.clone()))
+                .collect(),
+        }
+    }
+}
+
+fn new_record(settings: Settings) -> PoolRecord {
+    let shard_count = settings.shard_count.unwrap_or(1);
+    PoolRecord { shard_count, reshard: None, frozen: None, retired: std::collections::BTreeMap::new() }
+}
+
+fn check_counts(record: &PoolRecord, settings: Settings) -> Result<(), RestoreError> {
+    let next = record.reshard.map(|reshard| reshard.shard_count);
+    for count in [Some(record.shard_count), next].into_iter().flatten() {
+        if !(1..=MAX_SHARDS).contains(&count) {
+            return Err(RestoreError::Damaged(format!("{count} shards are not between 1 and {MAX_SHARDS}")));
+        }
+    }
+    if next == Some(record.shard_count) {
+        return Err(RestoreError::Damaged("it is being resharded to the count that it has".to_owned()));
+    }
+    let stored = record.shard_count;
+    match settings.shard_count.filter(|count| *count != stored && Some(*count) != next) {
+        Some(configured) => Err(RestoreError::ShardCountDiffers { stored, next, configured }),
+        None => Ok(()),
+    }
+}
+
+/// The stored records, to be sorted into generations.
+struct Shelves {
+    records: HashMap<Shard, ShardRecord>,
+    now: u64,
+    /// No hold of a holder that vanished, put on now, would end later.
+    latest_notice: u64,
+}
+
+impl Shelves {
+    fn new(records: std::collections::BTreeMap<Shard, ShardRecord>, settings: Settings, now: u64) -> Self {
+        let notice = millis(settings.resume_window + super::NOTICE_HEARTBEATS * settings.heartbeat);
+        Self { records: records.into_iter().collect(), now, latest_notice: now + notice }
+    }
+
+    fn generation(&mut self, shard_count: u32, pacing: &Pacing) -> Generation {
+        let mut record = |id| {
+            let record = self.records.remove(&Shard { shard_count, shard_id: ShardId(id) });
+            let mut record = record.unwrap_or_default();
+            self.clamp(&mut record);
+            record
+        };
+        let records = (0..shard_count).map(&mut record).collect();
+        Generation::restore(shard_count, records, pacing)
+    }
+
+    /// However the clock was set meanwhile, nothing waits longer than it would from now on.
+    fn clamp(&self, record: &mut ShardRecord) {
+        let latest_hold = self.latest_notice.max(self.now + MAX_CRASH_HOLD_MS);
+        record.hold.iter_mut().for_each(|hold| hold.until_ms = hold.until_ms.min(latest_hold));
+        let latest_resume = self.now + RESUME_LIFE_MS;
+        record.resume.iter_mut().for_each(|left| left.until_ms = left.until_ms.min(latest_resume));
+    }
+
+    fn check_empty(&self) -> Result<(), RestoreError> {
+        match self.records.keys().min() {
+            Some(shard) => Err(RestoreError::Damaged(format!("there is no place for its shard {shard}"))),
+            None => Ok(()),
+        }
+    }
+}
