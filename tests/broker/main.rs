@@ -10,11 +10,13 @@ mod chaos;
 mod faults;
 mod http;
 mod identify;
+mod network;
 mod operate;
 mod proxy;
 mod resilience;
 mod sessions;
 mod shards;
+mod slow_link;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

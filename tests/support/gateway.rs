@@ -27,8 +27,13 @@ impl Gateway {
     /// Starts a gateway with these flags on a port of its own. Shard ids are not paced unless a flag
     /// says so.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_on("127.0.0.1:0", flags)
+    }
+
+    /// As [`start`](Self::start), on this address.
+    pub(crate) fn start_on(listen: &str, flags: &[&str]) -> Self {
         let mut child = Self::command()
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", listen])
             .args(["--identify-interval-ms=0"])
             .args(flags)
             .stdin(Stdio::null())

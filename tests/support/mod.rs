@@ -2,12 +2,14 @@
 
 mod events;
 mod gateway;
+mod network;
 mod service;
 
 use std::time::Duration;
 
 pub(crate) use self::events::events;
 pub(crate) use self::gateway::Gateway;
+pub(crate) use self::network::{Host, Network};
 pub(crate) use self::service::{Frame, Message, Service};
 
 /// The longest that any test waits for something that should happen soon.

@@ -5,6 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Instant;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
 use super::PATIENCE;
@@ -170,13 +171,13 @@ impl Service {
                 Ok(0) => return None,
                 Ok(read) => self.unread.extend_from_slice(&bytes[..read]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("{} waited for a frame: {error}", self.name),
             }
         }
     }
 
     /// A text message, if one is there or comes at once; `Err` at the end of the connection.
-    #[cfg(feature = "fault-injection")]
     pub(crate) fn poll(&mut self) -> Result<Option<Message>, ()> {
         self.stream.set_read_timeout(Some(std::time::Duration::from_millis(1))).map_err(drop)?;
         let polled = self.poll_frame();
@@ -195,7 +196,12 @@ impl Service {
         }
     }
 
-    #[cfg(feature = "fault-injection")]
+    /// Lives on, while no message is expected: answers pings that have come.
+    pub(crate) fn answer_pings(&mut self) {
+        let came = self.poll().unwrap_or_else(|()| panic!("{}: the connection ended", self.name));
+        assert!(came.is_none(), "{} got what was not for it: {came:?}", self.name);
+    }
+
     fn poll_frame(&mut self) -> Result<Option<Frame>, ()> {
         if let Some(frame) = take_frame(&mut self.unread) {
             return Ok(Some(frame));
@@ -207,8 +213,10 @@ impl Service {
                 self.unread.extend_from_slice(&bytes[..read]);
                 Ok(take_frame(&mut self.unread))
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
-            Err(_) => Err(()),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => Ok(None),
+                _ => Err(()),
+            },
         }
     }
 
@@ -276,6 +284,18 @@ impl Service {
     /// Ends the connection without a word: FIN.
     pub(crate) fn vanish(self) {
         self.stream.shutdown(Shutdown::Both).unwrap();
+    }
+
+    /// Ends the connection, if it is still there, under whoever reads it.
+    pub(crate) fn hang_up(&self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Is gone as when its machine loses power, where the cable is cut: what its kernel says as it
+    /// closes is a single reset, which is never repeated.
+    pub(crate) fn lose_power(self) {
+        let no_linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(&self.stream, sockopt::Linger, &no_linger).unwrap();
     }
 
     /// The same connection, to write to from another thread.
