@@ -2,20 +2,32 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`pairs`] | pairs of services, one sending to the other as fast as it takes them |
+//! | [`command`] | what was typed, and the exit code |
+//! | [`mod@pairs`] | pairs of services, one sending to the other as fast as it takes them |
+//! | [`mod@soak`] | hundreds of services, coming and going for a long time |
 //! | [`checker`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
-//! | [`process`] | what the gateway's process uses |
+//! | [`spawned`], [`process`], [`http`] | a gateway of one's own; what its process uses; what it tells |
+//! | [`slope`] | whether something grows |
 //!
 //! Not for absolute peaks: load and check run in this process and share the machine with the
 //! gateway. The gateway's CPU time for each message is the figure to compare.
 
 mod checker;
+mod command;
+mod http;
 mod pairs;
 mod pattern;
 mod process;
+mod slope;
+mod soak;
+mod spawned;
 
 pub use self::checker::Faults;
+pub use self::command::run;
 pub use self::pairs::{PairsOptions, PairsReport, pairs};
+pub use self::soak::{Sample, SoakOptions, SoakReport, Subject, soak};
+
+use std::fmt::Display;
 
 use crate::client::{Client, ClientError, Identify, Receiver, Sender};
 
@@ -26,6 +38,20 @@ pub enum BenchError {
     Option { option: &'static str, expected: String, got: String },
     #[error("no CPU clock of process {pid}: {reason}")]
     NoCpuClock { pid: u32, reason: nix::Error },
+    #[error("process {pid} cannot be looked at: {reason} (it must be the gateway's, and one's own)")]
+    NoProcess { pid: u32, reason: std::io::Error },
+    #[error("GET {url}: {reason}")]
+    Http { url: String, reason: String },
+    #[error("no gateway could be started: {reason}")]
+    Spawn { reason: String },
+    #[error("the gateway did not stop with exit code 0: {reason}; the end of its log:\n{log}")]
+    Stop { reason: String, log: String },
+    #[error("the gateway was not at rest within {seconds} s: it must have no other services")]
+    NotAtRest { seconds: u64 },
+    #[error("not all services could connect within {seconds} s; faults: {faults}")]
+    NotGathered { seconds: u64, faults: String },
+    #[error("{error}; the end of the gateway's log:\n{log}")]
+    Broken { error: Box<BenchError>, log: String },
     #[error("{name}: {error}")]
     Client { name: String, error: ClientError },
     #[error("{name}: the connection ended")]
@@ -44,4 +70,8 @@ async fn connect(url: &str, name: &str) -> Result<(Sender, Receiver), BenchError
 
 fn failed(name: &str, error: ClientError) -> BenchError {
     BenchError::Client { name: name.to_owned(), error }
+}
+
+fn wrong_option(option: &'static str, expected: impl Into<String>, got: impl Display + Copy) -> BenchError {
+    BenchError::Option { option, expected: expected.into(), got: got.to_string() }
 }

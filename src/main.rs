@@ -4,13 +4,11 @@ use std::fmt::Display;
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use gateway::bench::{self, PairsOptions};
-use gateway::cli::{self, BenchPairs, Command};
+use gateway::bench;
+use gateway::cli::{self, Command};
 use gateway::config::Loaded;
 use gateway::{logging, server};
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code of whatever a user can mend: a wrong setting, a busy port.
@@ -23,31 +21,8 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
-        Ok(Command::BenchPairs(typed)) => bench_pairs(typed),
+        Ok(Command::Bench(typed)) => bench::run(typed),
         Err(stop) => stop.exit(),
-    }
-}
-
-fn bench_pairs(typed: BenchPairs) -> ExitCode {
-    let BenchPairs { url, pairs, size, seconds, window, pid } = typed;
-    let options = PairsOptions {
-        url,
-        pairs: pairs as usize,
-        size,
-        seconds: Duration::from_secs(seconds).as_secs_f64(),
-        window: window.into(),
-        pid,
-    };
-    let runtime = match Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
-    };
-    match runtime.block_on(bench::pairs(options)) {
-        Ok(report) => {
-            println!("{report}");
-            if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => fail(&error),
     }
 }
 

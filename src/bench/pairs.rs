@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::checker::{Checker, Faults};
 use super::pattern::{FILLER, Pattern};
 use super::process::CpuClock;
-use super::{BenchError, connect, failed};
+use super::{BenchError, connect, failed, wrong_option};
 use crate::client::{Event, Receiver, Sender};
 use crate::protocol::close::LEAVES_FOR_GOOD;
 use crate::protocol::op::Opcode;
@@ -94,21 +94,18 @@ pub async fn pairs(options: PairsOptions) -> Result<PairsReport, BenchError> {
 
 impl PairsOptions {
     fn check(&self) -> Result<(), BenchError> {
-        let wrong = |option, expected: &str, got: String| {
-            Err(BenchError::Option { option, expected: expected.to_owned(), got })
-        };
         let least = Pattern::data("", 0).len();
         if self.pairs == 0 {
-            return wrong("pairs", "at least 1", self.pairs.to_string());
+            return Err(wrong_option("pairs", "at least 1", self.pairs));
         }
         if self.size < least {
-            return wrong("size", &format!("at least {least}"), self.size.to_string());
+            return Err(wrong_option("size", format!("at least {least}"), self.size));
         }
         if self.window == 0 {
-            return wrong("window", "at least 1", self.window.to_string());
+            return Err(wrong_option("window", "at least 1", self.window));
         }
         if !(self.seconds > 0.0 && self.seconds <= 86_400.0) {
-            return wrong("seconds", "above 0 and at most 86400", self.seconds.to_string());
+            return Err(wrong_option("seconds", "above 0 and at most 86400", self.seconds));
         }
         Ok(())
     }

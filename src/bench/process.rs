@@ -1,6 +1,7 @@
 //! What the gateway's process uses, seen from outside.
 
 use std::time::Duration;
+use std::{fs, io};
 
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
@@ -27,6 +28,22 @@ impl CpuClock {
     }
 }
 
+/// Resident memory of a process, in KiB.
+pub(super) fn resident_kib(pid: u32) -> Result<u64, BenchError> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.map_err(|reason| BenchError::NoProcess { pid, reason })?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let resident = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    // A process that has ended and is not waited for has no memory.
+    resident.ok_or_else(|| BenchError::NoProcess { pid, reason: io::ErrorKind::NotFound.into() })
+}
+
+/// How many descriptors a process has open.
+pub(super) fn descriptors(pid: u32) -> Result<usize, BenchError> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    Ok(open.map_err(|reason| BenchError::NoProcess { pid, reason })?.count())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +53,26 @@ mod tests {
         let clock = CpuClock::of(std::process::id()).expect("a clock");
         let before = clock.read().expect("a time");
         while clock.read().expect("a time") == before {}
+    }
+
+    #[test]
+    fn a_descriptor_more_is_seen() {
+        // Others are opened and closed beside this test: look until this one's show.
+        let own = std::process::id();
+        let held: Vec<_> = (0..500).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
+        assert!(descriptors(own).expect("a count") >= held.len());
+    }
+
+    #[test]
+    fn memory_that_is_used_is_resident() {
+        let own = std::process::id();
+        let used = vec![1_u8; 64 << 20];
+        assert!(resident_kib(own).expect("a size") > 64 << 10, "{}", used.len());
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_named() {
+        let error = resident_kib(u32::MAX).expect_err("nobody").to_string();
+        assert!(error.starts_with("process 4294967295 cannot be looked at"), "{error}");
     }
 }

@@ -17,6 +17,7 @@ mod resilience;
 mod sessions;
 mod shards;
 mod slow_link;
+mod soak;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;
