@@ -46,8 +46,11 @@ pub enum BenchError {
     Spawn { reason: String },
     #[error("the gateway did not stop with exit code 0: {reason}; the end of its log:\n{log}")]
     Stop { reason: String, log: String },
-    #[error("the gateway was not at rest within {seconds} s: it must have no other services")]
-    NotAtRest { seconds: u64 },
+    #[error(
+        "the gateway was not at rest within {seconds} s, as it must be before services come: it has \
+         {connections} connections, {sessions} sessions and {descriptors} descriptors, and they change"
+    )]
+    NotAtRest { seconds: u64, connections: u64, sessions: u64, descriptors: usize },
     #[error("not all services could connect within {seconds} s; faults: {faults}")]
     NotGathered { seconds: u64, faults: String },
     #[error("{error}; the end of the gateway's log:\n{log}")]

@@ -139,7 +139,8 @@ pub struct BenchSoak {
     /// The gateway's process id, to see its memory and descriptors. It must have no other services.
     #[arg(long, required_unless_present = "spawn")]
     pub pid: Option<u32>,
-    /// Start a gateway for it, with short windows and small mailboxes, and stop it at the end.
+    /// Start a gateway for it, with short windows and small mailboxes, and stop it at the end. Its other
+    /// settings can be given by variables.
     #[arg(long, conflicts_with = "pid")]
     pub spawn: bool,
     /// How many services.

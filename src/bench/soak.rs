@@ -283,7 +283,13 @@ async fn at_rest(http: &Http, pid: u32) -> Result<Sample, BenchError> {
     let mut rest = Sample::take(http, pid, Duration::ZERO).await?;
     while alike < LOOKS_AT_REST {
         if start.elapsed() > PATIENCE {
-            return Err(BenchError::NotAtRest { seconds: PATIENCE.as_secs() });
+            let Sample { connections, sessions, descriptors, .. } = rest;
+            return Err(BenchError::NotAtRest {
+                seconds: PATIENCE.as_secs(),
+                connections,
+                sessions,
+                descriptors,
+            });
         }
         sleep(LOOK).await;
         let sample = Sample::take(http, pid, Duration::ZERO).await?;

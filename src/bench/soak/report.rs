@@ -11,6 +11,8 @@ use crate::bench::slope::Slope;
 /// The least time of warm-up, and how long a run must be for it.
 const WARM_UP: Duration = Duration::from_mins(1);
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
+/// How many targets are named whose account does not balance.
+const TOLD: usize = 3;
 
 /// Displayed as a few lines of text.
 #[derive(Debug)]
@@ -127,10 +129,11 @@ impl fmt::Display for SoakReport {
             )?,
             Some(first) => writeln!(
                 formatter,
-                "account      UNBALANCED at {} readings, first of {} at {:?}",
+                "account      UNBALANCED at {} readings, first at {:?} of {} targets: {}",
                 unbalanced.len(),
-                first.unbalanced.join(", "),
                 first.elapsed,
+                first.unbalanced.len(),
+                first.unbalanced[..first.unbalanced.len().min(TOLD)].join(", "),
             )?,
         }
         writeln!(formatter, "faults       {}", self.faults)?;
@@ -221,7 +224,7 @@ mod tests {
     #[test]
     fn an_account_that_does_not_balance_fails() {
         let shown = failure(|report| report.samples[3].unbalanced.push("b".to_owned()));
-        assert!(shown.contains("UNBALANCED at 1 readings, first of b at 40s"), "{shown}");
+        assert!(shown.contains("UNBALANCED at 1 readings, first at 40s of 1 targets: b"), "{shown}");
     }
 
     #[test]
