@@ -3,6 +3,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`options`] | what is typed |
 //! | [`cast`] | who plays what, and who sends to whom |
 //! | [`service`] | a service's life: it comes, loses its connection, leaves, comes back |
 //! | [`reader`], [`writer`], [`desk`] | the two halves of its connection |
@@ -22,6 +23,7 @@ mod desk;
 mod faults;
 mod leases;
 mod message;
+mod options;
 mod outstanding;
 mod reader;
 mod report;
@@ -41,12 +43,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use self::cast::Cast;
 use self::faults::Fault;
+pub use self::options::{SoakOptions, Subject};
 pub use self::report::SoakReport;
 pub use self::sample::Sample;
 use self::world::{Stage, World};
+use super::BenchError;
 use super::http::Http;
 use super::spawned::Spawned;
-use super::{BenchError, wrong_option};
 
 /// How long the services may take to come, and to leave.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -75,59 +78,6 @@ const SPAWN_FLAGS: [&str; 12] = [
     "--data-dir",
     "none",
 ];
-
-/// What to run.
-#[derive(Debug, Clone)]
-pub struct SoakOptions {
-    pub gateway: Subject,
-    pub services: u32,
-    pub duration: Duration,
-    /// Between two lines.
-    pub interval: Duration,
-    /// Messages for each second, of all services together.
-    pub rate: f64,
-    /// What every choice is made from.
-    pub seed: u64,
-}
-
-/// Which gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
-    /// One that runs, and has no services beside.
-    Running { url: String, pid: u32 },
-    /// One that is started for it, and stopped at the end.
-    Spawned,
-}
-
-impl Default for SoakOptions {
-    fn default() -> Self {
-        Self {
-            gateway: Subject::Spawned,
-            services: 200,
-            duration: Duration::from_mins(15),
-            interval: Duration::from_secs(10),
-            rate: 3000.0,
-            seed: 1,
-        }
-    }
-}
-
-impl SoakOptions {
-    fn check(&self) -> Result<(), BenchError> {
-        if self.services < cast::LEAST_SERVICES {
-            let expected = format!("at least {}, to have one of each kind", cast::LEAST_SERVICES);
-            return Err(wrong_option("services", expected, self.services));
-        }
-        if self.duration < self.interval || self.interval.is_zero() {
-            let expected = "as long as --interval at least, and that above 0";
-            return Err(wrong_option("minutes", expected, self.duration.as_secs_f64() / 60.0));
-        }
-        if !(self.rate > 0.0 && self.rate <= 1e6) {
-            return Err(wrong_option("rate", "above 0 and at most 1000000", self.rate));
-        }
-        Ok(())
-    }
-}
 
 /// Runs the soak; `tell` gets each line as it comes. An `Ok` still has to be asked whether it
 /// [`passed`](SoakReport::passed). SIGINT and SIGTERM end it early, with its report.

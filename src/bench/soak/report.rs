@@ -47,10 +47,13 @@ impl SoakReport {
         [&self.before, &self.after].into_iter().chain(&self.samples)
     }
 
+    fn elapsed(&self) -> Duration {
+        self.samples.last().map_or(Duration::ZERO, |sample| sample.elapsed)
+    }
+
     /// Resident memory after the warm-up, in KiB for each hour.
     pub fn slope(&self) -> Option<Slope> {
-        let end = self.samples.last()?.elapsed;
-        let warm = warm_up(end);
+        let warm = warm_up(self.elapsed());
         let readings = self.samples.iter().filter(|sample| sample.elapsed >= warm);
         let points: Vec<(f64, f64)> = readings.map(Sample::memory).collect();
         Slope::through(&points)
@@ -83,34 +86,44 @@ impl Sample {
 impl fmt::Display for SoakReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let SoakOptions { services, rate, .. } = self.options;
-        let run = self.samples.last().map_or(Duration::ZERO, |sample| sample.elapsed);
-        let minutes = run.as_secs_f64() / 60.0;
+        let minutes = self.elapsed().as_secs_f64() / 60.0;
         writeln!(formatter, "services     {services} for {minutes:.1} min, {rate} messages/s asked for")?;
         writeln!(formatter, "{}", self.counts)?;
-        write!(formatter, "memory       ")?;
-        match self.slope() {
-            Some(slope) => {
-                let Slope { rate, error, readings } = slope;
-                let verdict = match (slope.is_clear(), rate > 0.0) {
-                    (false, _) => "not distinguishable from 0",
-                    (true, true) => "it GROWS",
-                    (true, false) => "it shrinks",
-                };
-                let warm = warm_up(run).as_secs_f64() / 60.0;
-                write!(
-                    formatter,
-                    "{rate:+.0} ± {error:.0} KiB/hour by {readings} readings after {warm:.1} min: "
-                )?;
-                writeln!(formatter, "{verdict}; {} KiB at the end", self.after.resident_kib)?;
-            }
-            None => writeln!(formatter, "too few readings for a slope")?,
+        writeln!(formatter, "memory       {}", self.memory())?;
+        writeln!(formatter, "left behind  {}", self.left_behind())?;
+        writeln!(formatter, "account      {}", self.account())?;
+        writeln!(formatter, "faults       {}", self.faults)?;
+        write!(formatter, "verdict      {}", if self.passed() { "ok" } else { "FAILED" })?;
+        if !self.passed() && !self.log.is_empty() {
+            write!(formatter, "\nthe end of the gateway's log:\n{}", self.log)?;
         }
-        let (before, after) = (&self.before, &self.after);
+        Ok(())
+    }
+}
+
+/// What the lines say.
+impl SoakReport {
+    fn memory(&self) -> String {
+        let Some(slope) = self.slope() else { return "too few readings for a slope".to_owned() };
+        let Slope { rate, error, readings } = slope;
+        let verdict = match (slope.is_clear(), rate > 0.0) {
+            (false, _) => "not distinguishable from 0",
+            (true, true) => "it GROWS",
+            (true, false) => "it shrinks",
+        };
+        let warm = warm_up(self.elapsed()).as_secs_f64() / 60.0;
+        let end = self.after.resident_kib;
+        format!(
+            "{rate:+.0} ± {error:.0} KiB/hour by {readings} readings after {warm:.1} min: {verdict}; {end} KiB at \
+             the end"
+        )
+    }
+
+    fn left_behind(&self) -> String {
         let verdict = if self.has_let_go() { "all let go" } else { "NOT ALL LET GO" };
-        writeln!(
-            formatter,
-            "left behind  {verdict}: descriptors {} before, {} after; connections {} and {}; sessions {} and {}; \
-             queued {} and {}",
+        let (before, after) = (&self.before, &self.after);
+        format!(
+            "{verdict}: descriptors {} before, {} after; connections {} and {}; sessions {} and {}; queued {} and {}",
             before.descriptors,
             after.descriptors,
             before.connections,
@@ -119,29 +132,20 @@ impl fmt::Display for SoakReport {
             after.sessions,
             before.sum.queued,
             after.sum.queued,
-        )?;
+        )
+    }
+
+    fn account(&self) -> String {
         let unbalanced: Vec<&Sample> = self.all().filter(|sample| !sample.unbalanced.is_empty()).collect();
-        match unbalanced.first() {
-            None => writeln!(
-                formatter,
-                "account      balanced for every target at all {} readings",
-                self.all().count()
-            )?,
-            Some(first) => writeln!(
-                formatter,
-                "account      UNBALANCED at {} readings, first at {:?} of {} targets: {}",
-                unbalanced.len(),
-                first.elapsed,
-                first.unbalanced.len(),
-                first.unbalanced[..first.unbalanced.len().min(TOLD)].join(", "),
-            )?,
-        }
-        writeln!(formatter, "faults       {}", self.faults)?;
-        write!(formatter, "verdict      {}", if self.passed() { "ok" } else { "FAILED" })?;
-        if !self.passed() && !self.log.is_empty() {
-            write!(formatter, "\nthe end of the gateway's log:\n{}", self.log)?;
-        }
-        Ok(())
+        let Some(Sample { elapsed, unbalanced: targets, .. }) = unbalanced.first() else {
+            return format!("balanced for every target at all {} readings", self.all().count());
+        };
+        format!(
+            "UNBALANCED at {} readings, first at {elapsed:?} of {} targets: {}",
+            unbalanced.len(),
+            targets.len(),
+            targets[..targets.len().min(TOLD)].join(", "),
+        )
     }
 }
 

@@ -1,0 +1,85 @@
+//! What a soak is asked to be.
+
+use std::time::Duration;
+
+use super::cast::LEAST_SERVICES;
+use crate::bench::{BenchError, wrong_option};
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct SoakOptions {
+    pub gateway: Subject,
+    pub services: u32,
+    pub duration: Duration,
+    /// Between two lines.
+    pub interval: Duration,
+    /// Messages for each second, of all services together.
+    pub rate: f64,
+    /// What every choice is made from.
+    pub seed: u64,
+}
+
+/// Which gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// One that runs, and has no services beside.
+    Running { url: String, pid: u32 },
+    /// One that is started for it, and stopped at the end.
+    Spawned,
+}
+
+impl Default for SoakOptions {
+    fn default() -> Self {
+        Self {
+            gateway: Subject::Spawned,
+            services: 200,
+            duration: Duration::from_mins(15),
+            interval: Duration::from_secs(10),
+            rate: 3000.0,
+            seed: 1,
+        }
+    }
+}
+
+impl SoakOptions {
+    pub(super) fn check(&self) -> Result<(), BenchError> {
+        if self.services < LEAST_SERVICES {
+            let expected = format!("at least {LEAST_SERVICES}, to have one of each kind");
+            return Err(wrong_option("services", expected, self.services));
+        }
+        if self.duration < self.interval || self.interval.is_zero() {
+            let expected = "as long as --interval at least, and that above 0";
+            return Err(wrong_option("minutes", expected, self.duration.as_secs_f64() / 60.0));
+        }
+        if !(self.rate > 0.0 && self.rate <= 1e6) {
+            return Err(wrong_option("rate", "above 0 and at most 1000000", self.rate));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut SoakOptions)) -> String {
+        let mut options = SoakOptions::default();
+        options.check().expect("the defaults will do");
+        change(&mut options);
+        options.check().expect_err("it is out of range").to_string()
+    }
+
+    #[test]
+    fn an_option_out_of_range_is_named() {
+        assert_eq!(
+            refused(|options| options.services = 19),
+            "--services must be at least 20, to have one of each kind, not 19"
+        );
+        let error = refused(|options| options.duration = Duration::from_secs(6));
+        assert_eq!(error, "--minutes must be as long as --interval at least, and that above 0, not 0.1");
+        assert_eq!(
+            refused(|options| options.rate = f64::NAN),
+            "--rate must be above 0 and at most 1000000, not NaN"
+        );
+    }
+}
