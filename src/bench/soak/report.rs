@@ -8,7 +8,7 @@ use super::faults::Found;
 use super::sample::Sample;
 use crate::bench::slope::Slope;
 
-/// The least time of warm-up, and how long a run must be for it.
+/// The least time of warm-up, and how long a run must be for it, and to be judged.
 const WARM_UP: Duration = Duration::from_mins(1);
 const LONG_ENOUGH: Duration = Duration::from_mins(2);
 /// How many targets are named whose account does not balance.
@@ -107,6 +107,7 @@ impl SoakReport {
         let Some(slope) = self.slope() else { return "too few readings for a slope".to_owned() };
         let Slope { rate, error, readings } = slope;
         let verdict = match (slope.is_clear(), rate > 0.0) {
+            _ if self.elapsed() < LONG_ENOUGH => "too short a run to judge",
             (false, _) => "not distinguishable from 0",
             (true, true) => "it GROWS",
             (true, false) => "it shrinks",
@@ -193,6 +194,14 @@ mod tests {
         let slope = report.slope().unwrap();
         assert!((slope.rate - 360.0).abs() < 10.0, "{slope:?}");
         assert!(report.to_string().contains("it GROWS"), "{report}");
+    }
+
+    #[test]
+    fn a_run_that_only_warms_up_is_not_judged() {
+        let mut report = report(|at| 20_000 + 1_000 * at);
+        report.samples.truncate(11);
+        let shown = report.to_string();
+        assert!(shown.contains("KiB/hour by 8 readings after 0.6 min: too short a run to judge"), "{shown}");
     }
 
     #[test]
