@@ -57,9 +57,7 @@ impl Setting {
         let help = self.help.trim().trim_end_matches('.');
         match &self.kind {
             Kind::Number { unit, range, default } => {
-                let (from, to) = range.clone().into_inner();
-                let span = if from == to { String::new() } else { format!("{from} to {to} ") };
-                format!("{help} [{span}{unit}; default: {default}]")
+                format!("{help} [{} to {} {unit}; default: {default}]", range.start(), range.end())
             }
             Kind::Address { default } | Kind::Only(default) | Kind::LogFilter { default } => {
                 format!("{help} [default: {default}]")
@@ -156,9 +154,6 @@ impl Kind {
     pub(super) fn expected(&self) -> String {
         match self {
             Self::Address { .. } => "an IP address and a port such as `127.0.0.1:7117`".to_owned(),
-            Self::Number { range, .. } if range.start() == range.end() => {
-                format!("{}, the only value supported yet", range.start())
-            }
             Self::Number { unit, range, .. } => {
                 format!("a whole number of {unit} from {} to {}", range.start(), range.end())
             }

@@ -224,8 +224,7 @@ fn what_is_not_supported_yet_is_said_so() {
         flag(&[("data_dir", "/var/lib/gateway")]).error(),
         "data_dir: expected `none`, the only value supported yet, got `/var/lib/gateway` (flag --data-dir)"
     );
-    let config = file("data_dir = \"none\"").loaded().config;
-    assert_eq!(config, Config::default());
+    assert_eq!(file("data_dir = \"none\"").loaded().config, Config::default());
 }
 
 #[test]

@@ -35,6 +35,7 @@
 //! that needs no permit does not wait for a key: its shard is connected already.)
 
 mod action;
+mod asking;
 mod budget;
 mod crash_loop;
 mod generation;
@@ -43,6 +44,8 @@ mod last_held;
 mod leases;
 mod operate;
 mod pacing;
+#[cfg(test)]
+mod properties;
 mod queue;
 mod records;
 mod report;
@@ -194,7 +197,7 @@ impl<R: Clone> ShardPool<R> {
             }
             Input::Death { service, request, death } => self.death(service, request, death, now, actions),
             Input::State { service, request, state } => self.state(service, request, state, now, actions),
-            Input::Resumed { service } => self.resumed(&service),
+            Input::Resumed { service } => self.resumed(&service, now, actions),
             Input::Away { service, last_frame } => self.gone(service, last_frame, now),
             Input::Down { service, departure } => self.down(&service, departure, now, actions),
             Input::SessionStartLimit(limit) => self.limit(limit, now, actions),

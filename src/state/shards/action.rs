@@ -21,6 +21,7 @@ pub enum Input<R> {
     State { service: Name, request: R, state: op::ShardState },
     /// The service identified: for the first time, or again, whether it was away or its connection
     /// was taken over. Its leases are unclaimed until it asks, and its places in the queue are gone.
+    /// What comes of it goes out after ACCEPT.
     Resumed { service: Name },
     /// The service's connection ended: it keeps its leases and loses its places in the queue.
     Away {

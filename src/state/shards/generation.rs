@@ -10,7 +10,7 @@ use crate::protocol::op::{LeaseState, Resume};
 use super::keyed::Keyed;
 use super::last_held::LastHeld;
 use super::pacing::Pacing;
-use super::records::{Change, HoldRecord, LeaseRecord, ResumeRecord, Shard, ShardRecord};
+use super::records::{Change, HoldReason, HoldRecord, LeaseRecord, ResumeRecord, Shard, ShardRecord};
 
 /// How long resume data is worth something at Discord.
 pub(super) const RESUME_LIFE_MS: u64 = 3 * 60 * 1000;
@@ -223,18 +223,25 @@ impl Generation {
     pub(super) fn free_due(&mut self, now: u64, pacing: &Pacing) -> Option<ShardId> {
         let &(until, id) = self.held_back.first()?;
         (until <= now).then(|| {
-            self.free_held_back(id, pacing);
+            self.free_held_back(id, now, pacing);
             id
         })
     }
 
-    /// Frees an id that is held back; false: it is not.
-    pub(super) fn free_held_back(&mut self, id: ShardId, pacing: &Pacing) -> bool {
-        let Some(hold) = self.slots[id.0 as usize].hold.take() else { return false };
-        self.dirty.insert(id);
+    /// Frees an id that is held back, as soon as its last holder must have noticed; when that is.
+    /// `None`: it is not held back.
+    pub(super) fn free_held_back(&mut self, id: ShardId, now: u64, pacing: &Pacing) -> Option<u64> {
+        let hold = self.record(id).hold?;
         self.held_back.remove(&(hold.until_ms, id));
-        self.free.insert(pacing.key(id), id);
-        true
+        let until_ms = hold.noticed_ms;
+        if until_ms > now {
+            self.slot_mut(id).hold = Some(HoldRecord { until_ms, reason: HoldReason::Vanished, ..hold });
+            self.held_back.insert((until_ms, id));
+        } else {
+            self.slot_mut(id).hold = None;
+            self.free.insert(pacing.key(id), id);
+        }
+        Some(until_ms.max(now))
     }
 
     /// The first of the ids that are held back to become free.

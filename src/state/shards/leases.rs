@@ -3,11 +3,10 @@
 
 use std::time::Instant;
 
-use crate::protocol::error::ErrorCode;
-use crate::protocol::name::{Name, ShardId};
+use crate::protocol::name::{Epoch, Name};
 use crate::protocol::op::{self, LeaseState};
 
-use super::queue::{Ask, Ticket, Wants};
+use super::queue::{Ask, Ticket};
 use super::records::{FrozenRecord, HoldReason, HoldRecord, LeaseRecord, Shard};
 use super::{Action, Departure, ShardPool, Warning};
 
@@ -29,93 +28,6 @@ pub(super) enum End {
 }
 
 impl<R: Clone> ShardPool<R> {
-    pub(super) fn connect(
-        &mut self,
-        service: Name,
-        request: R,
-        connect: op::ShardConnect,
-        now: u64,
-        actions: &mut Vec<Action<R>>,
-    ) -> Option<Ticket> {
-        if self.away.contains_key(&service) {
-            return None;
-        }
-        let wants = self.claim(&service, connect).and_then(|wants| self.room_for(&service).map(|()| wants));
-        let wants = match wants {
-            Ok(wants) => wants,
-            Err(error) => {
-                actions.push(Action::Refuse { service, request, error });
-                return None;
-            }
-        };
-        let ask = self.ask(service, request, wants, connect.needs_permit());
-        match ask.wants.shard() {
-            // It stands as it is: nothing is granted, so that nothing can hold it back.
-            Some(shard) if !ask.permit && self.holds(&ask.service, shard) => {
-                self.grant(ask, shard, now, actions);
-                None
-            }
-            shard => {
-                let ticket = self.queue.join(ask);
-                if let Some(shard) = shard {
-                    self.reconsider(shard);
-                }
-                Some(ticket)
-            }
-        }
-    }
-
-    fn ask(&mut self, service: Name, request: R, wants: Wants, needs_permit: bool) -> Ask<R> {
-        let own = || self.generations().find_map(|it| it.unclaimed(&service).map(|id| it.shard(id)));
-        let wants = match wants {
-            Wants::Any => own().map_or(Wants::Any, Wants::Own),
-            wants => wants,
-        };
-        let returns = wants.shard().is_some_and(|shard| {
-            let generation = self.generation_mut(shard.shard_count);
-            generation.is_some_and(|(it, _)| it.claim(&service, shard.shard_id))
-        });
-        Ask { service, request, wants, permit: needs_permit || wants == Wants::Any, returns }
-    }
-
-    /// The id that a `SHARD_CONNECT` claims, if it claims one.
-    fn claim(&self, service: &Name, connect: op::ShardConnect) -> Result<Wants, op::Error> {
-        // First: an id out of range here may be in range where its count belongs.
-        if let Some(claimed) = connect.shard_count.filter(|count| self.generation(*count).is_none()) {
-            let counts: Vec<_> = self.shard_counts().map(|count| count.to_string()).collect();
-            let message = format!("`d.shard_count` must be {}, not {claimed}", counts.join(" or "));
-            return Err(op::Error::new(ErrorCode::StaleShard, message));
-        }
-        let Some(id) = connect.shard_id else { return Ok(Wants::Any) };
-        let shard_id = ShardId(id);
-        let own =
-            || self.generations().map(|it| it.shard(shard_id)).find(|shard| self.holds(service, *shard));
-        let shard_count = connect
-            .shard_count
-            .or_else(|| own().map(|shard| shard.shard_count))
-            .unwrap_or_else(|| self.target().shard_count());
-        if id >= shard_count {
-            let last = shard_count - 1;
-            let message = format!("`d.shard_id` must be in 0 to {last} (of {shard_count} shards), not {id}");
-            return Err(op::Error::new(ErrorCode::Malformed, message));
-        }
-        Ok(Wants::Claim(Shard { shard_count, shard_id }))
-    }
-
-    /// Whether one more request of that service may wait: no more of them than there are ids.
-    fn room_for(&self, service: &Name) -> Result<(), op::Error> {
-        let waiting = self.queue.places_of(service);
-        let shard_count = self.shard_counts().max().unwrap_or_default();
-        if waiting < shard_count as usize {
-            return Ok(());
-        }
-        let message = format!(
-            "{waiting} requests of this service wait already, and there are {shard_count} shards; wait for \
-             their SHARD_ACCEPT"
-        );
-        Err(op::Error::new(ErrorCode::Malformed, message))
-    }
-
     /// Whether that service holds that id.
     pub(super) fn holds(&self, service: &Name, shard: Shard) -> bool {
         let Some(generation) = self.generation(shard.shard_count) else { return false };
@@ -162,7 +74,7 @@ impl<R: Clone> ShardPool<R> {
     }
 
     /// Carries a grant out: a lease that stands is accepted anew, else one begins.
-    fn grant(&mut self, ask: Ask<R>, shard: Shard, now: u64, actions: &mut Vec<Action<R>>) {
+    pub(super) fn grant(&mut self, ask: Ask<R>, shard: Shard, now: u64, actions: &mut Vec<Action<R>>) {
         let Ask { service, request, permit, returns, .. } = ask;
         let id = shard.shard_id;
         let reports = self.reporting.contains(&service);
@@ -264,38 +176,6 @@ impl<R: Clone> ShardPool<R> {
         }
     }
 
-    /// The id that an op of its holder is about.
-    fn find_held(
-        &self,
-        service: &Name,
-        shard_id: Option<u32>,
-        shard_count: Option<u32>,
-    ) -> Result<Shard, op::Error> {
-        let held: Vec<Shard> = self
-            .generations()
-            .filter(|it| shard_count.is_none_or(|count| it.shard_count() == count))
-            .flat_map(|it| it.held_by(service.as_str()).map(|id| it.shard(id)))
-            .filter(|shard| shard_id.is_none_or(|id| shard.shard_id == ShardId(id)))
-            .collect();
-        let (code, message) = match (held[..].first(), held.len(), shard_id) {
-            (Some(only), 1, _) => return Ok(*only),
-            (None, _, None) => (ErrorCode::NotShardHolder, "this service holds no shard id".to_owned()),
-            (None, _, Some(id)) => {
-                (ErrorCode::NotShardHolder, format!("this service does not hold the shard id {id}"))
-            }
-            (_, count, None) => {
-                let message = format!("`d.shard_id` is needed: this service holds {count} shard ids");
-                (ErrorCode::Malformed, message)
-            }
-            (_, _, Some(id)) => {
-                let message =
-                    format!("`d.shard_count` is needed: this service holds {id} in two generations");
-                (ErrorCode::Malformed, message)
-            }
-        };
-        Err(op::Error::new(code, message))
-    }
-
     /// Ends a lease.
     pub(super) fn end(&mut self, shard: Shard, end: End, now: u64, actions: &mut Vec<Action<R>>) {
         let id = shard.shard_id;
@@ -305,14 +185,16 @@ impl<R: Clone> ShardPool<R> {
             End::Taken { noticed_ms } => (None, Some(*noticed_ms)),
             End::Left => (None, None),
         };
-        let looping = looping.map(|until_ms| HoldRecord { until_ms, reason: HoldReason::CrashLoop });
-        let noticed = noticed.map(|until_ms| HoldRecord { until_ms, reason: HoldReason::Vanished });
-        let hold = looping.into_iter().chain(noticed).max_by_key(|hold| hold.until_ms);
+        let noticed_ms = noticed.unwrap_or(now);
+        let hold = match looping.filter(|until| *until > noticed_ms) {
+            Some(until_ms) => HoldRecord { until_ms, reason: HoldReason::CrashLoop, noticed_ms },
+            None => HoldRecord { until_ms: noticed_ms, reason: HoldReason::Vanished, noticed_ms },
+        };
         let Some((generation, pacing)) = self.generation_mut(shard.shard_count) else { return };
         if let End::Death { resume, .. } = end {
             generation.deposit(id, resume, now);
         }
-        generation.end(id, hold.filter(|hold| hold.until_ms > now), pacing);
+        generation.end(id, Some(hold).filter(|hold| hold.until_ms > now), pacing);
         self.queue.disown(shard, &self.pacing);
         self.reconsider(shard);
         actions.push(Action::Holder { shard, holder: None });
@@ -333,7 +215,7 @@ impl<R: Clone> ShardPool<R> {
         Some(until)
     }
 
-    pub(super) fn resumed(&mut self, service: &Name) {
+    pub(super) fn resumed(&mut self, service: &Name, now: u64, actions: &mut Vec<Action<R>>) {
         self.leave_queue(service);
         self.away.remove(service);
         self.unseen.0.remove(service);
@@ -341,6 +223,32 @@ impl<R: Clone> ShardPool<R> {
         if let Some(next) = &mut self.next {
             next.generation.unclaim(service);
         }
+        for shard in self.missed_revokes(service, now) {
+            let Shard { shard_count, shard_id } = shard;
+            let reason = "it was lost while this service was away".to_owned();
+            let revoke = op::ShardRevoke { shard_id, shard_count, reason };
+            actions.push(Action::Revoke { service: service.clone(), revoke });
+        }
+    }
+
+    /// What the service may think that it holds still: an id that ACCEPT lists, since the service has
+    /// it in one generation, but that it lost in another while it was away.
+    fn missed_revokes(&self, service: &Name, now: u64) -> Vec<Shard> {
+        let retired = self.retired.iter().filter(|(_, until)| **until > now).map(|(count, _)| *count);
+        let counts: Vec<u32> = retired.chain(self.shard_counts()).collect();
+        let has_lost = |shard: &Shard| match self.generation(shard.shard_count) {
+            _ if shard.shard_id.0 >= shard.shard_count => false,
+            None => true,
+            Some(it) => {
+                it.record(shard.shard_id).last_holder.as_ref() == Some(service)
+                    && !self.holds(service, *shard)
+            }
+        };
+        self.shards_of(service.as_str())
+            .into_iter()
+            .flat_map(|shard_id| counts.iter().map(move |&shard_count| Shard { shard_count, shard_id }))
+            .filter(has_lost)
+            .collect()
     }
 
     pub(super) fn gone(&mut self, service: Name, last_frame: Option<Instant>, now: u64) {
@@ -395,7 +303,7 @@ impl<R: Clone> ShardPool<R> {
         }
     }
 
-    fn epochs_of(&self, shard: Shard) -> crate::protocol::name::Epoch {
+    fn epochs_of(&self, shard: Shard) -> Epoch {
         let lease = self.generation(shard.shard_count).and_then(|it| it.lease(shard.shard_id));
         lease.map_or_else(|| self.epochs.of(shard.shard_id), |lease| lease.epoch)
     }

@@ -39,8 +39,10 @@ pub enum Done {
         holder: Name,
         free_in_ms: u64,
     },
-    /// The id was held back and is free now.
-    Freed,
+    /// The id was held back, and is so no longer than its last holder may need to notice.
+    Freed {
+        free_in_ms: u64,
+    },
     /// The answer to a dry run.
     Planned(Plan),
     Resharding(Plan),
@@ -141,9 +143,10 @@ impl<R: Clone> ShardPool<R> {
             return Err(CommandError::NoSuchShard { shard_id, shard_count });
         };
         let Some(holder) = generation.lease(shard_id).map(|lease| lease.holder.clone()) else {
-            let was_held_back = generation.free_held_back(shard_id, pacing);
+            let free_at = generation.free_held_back(shard_id, now, pacing);
             self.reconsider(shard);
-            return if was_held_back { Ok(Done::Freed) } else { Err(CommandError::NotLeased(shard)) };
+            let freed = free_at.map(|at| Done::Freed { free_in_ms: at - now });
+            return freed.ok_or(CommandError::NotLeased(shard));
         };
         let noticed_ms = self.noticed_ms(now);
         self.end(shard, End::Taken { noticed_ms }, now, actions);

@@ -108,6 +108,8 @@ pub struct LeaseRecord {
 pub struct HoldRecord {
     pub until_ms: u64,
     pub reason: HoldReason,
+    /// Before that nothing frees it: its last holder may not have noticed that it lost it.
+    pub noticed_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +212,9 @@ impl Change {
                 if let Some(lease) = &mut record.lease {
                     [&mut lease.since_ms, &mut lease.accepted_ms].into_iter().for_each(shift);
                 }
-                record.hold.iter_mut().for_each(|it| shift(&mut it.until_ms));
+                if let Some(hold) = &mut record.hold {
+                    [&mut hold.until_ms, &mut hold.noticed_ms].into_iter().for_each(shift);
+                }
                 record.resume.iter_mut().for_each(|it| shift(&mut it.until_ms));
                 record.crashes.times_mut().for_each(shift);
             }
@@ -317,7 +321,7 @@ mod tests {
                 shard,
                 record: ShardRecord {
                     lease: Some(lease),
-                    hold: Some(HoldRecord { until_ms: 9, reason: HoldReason::CrashLoop }),
+                    hold: Some(HoldRecord { until_ms: 9, reason: HoldReason::CrashLoop, noticed_ms: 8 }),
                     resume: Some(ResumeRecord { resume, until_ms: 10 }),
                     ..ShardRecord::default()
                 },
@@ -379,7 +383,7 @@ mod tests {
             let (_, json) = put(change);
             json.split(|letter: char| !letter.is_ascii_digit()).filter_map(|it| it.parse().ok()).collect()
         };
-        for (change, times) in changes().into_iter().zip([3, 1, 0, 2, 4]) {
+        for (change, times) in changes().into_iter().zip([3, 1, 0, 2, 5]) {
             let mut moved = change.clone();
             moved.shift(1000);
             let (before, after) = (numbers(&change), numbers(&moved));

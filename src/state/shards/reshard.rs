@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::protocol::error::ErrorCode;
+use crate::protocol::name::Name;
 use crate::protocol::op;
 
 use super::generation::Generation;
@@ -45,7 +46,7 @@ impl Plan {
 impl<R: Clone> ShardPool<R> {
     /// What a reshard to that count needs, or why there can be none. Whether the budget covers it is
     /// not looked at.
-    pub(super) fn plan(&mut self, shard_count: u32, now: u64) -> Result<Plan, CommandError> {
+    pub(super) fn plan(&self, shard_count: u32, now: u64) -> Result<Plan, CommandError> {
         if !(1..=MAX_SHARDS).contains(&shard_count) {
             return Err(CommandError::OutOfRange { shard_count });
         }
@@ -56,8 +57,7 @@ impl<R: Clone> ShardPool<R> {
             return Err(CommandError::SameCount { shard_count });
         }
         self.check_multiple(shard_count)?;
-        self.retired.retain(|_, until| *until > now);
-        if let Some(until) = self.retired.get(&shard_count) {
+        if let Some(until) = self.retired.get(&shard_count).filter(|until| **until > now) {
             return Err(CommandError::RecentlyEnded { shard_count, retry_after_ms: until - now });
         }
         let rounds = u64::from(shard_count.div_ceil(self.pacing.max_concurrency()));
@@ -106,7 +106,7 @@ impl<R: Clone> ShardPool<R> {
             Mode::Rolling => self.next = Some(Next { generation, since_ms: now, assumed: BTreeSet::new() }),
             Mode::Immediate => {
                 let old = self.replace(generation, now, actions);
-                for holder in old.holders() {
+                for holder in sorted(&old) {
                     let reason = format!("there are {} shards now: ask for an id again", plan.shard_count);
                     actions.push(Action::Reboot { service: holder.clone(), reason });
                 }
@@ -140,7 +140,7 @@ impl<R: Clone> ShardPool<R> {
         }
         let old = self.replace(next.generation, now, actions);
         let reason = format!("its shards are {} now, and others hold them", self.current.shard_count());
-        for holder in old.holders().filter(|holder| !self.current.holds(holder)) {
+        for holder in sorted(&old).into_iter().filter(|holder| !self.current.holds(holder)) {
             actions.push(Action::Shutdown { service: holder.clone(), reason: reason.clone() });
         }
         self.serve(now, actions);
@@ -177,6 +177,7 @@ impl<R: Clone> ShardPool<R> {
             let error = op::Error::new(ErrorCode::StaleShard, message);
             actions.push(Action::Refuse { service: ask.service, request: ask.request, error });
         }
+        self.retired.retain(|_, until| *until > now);
         self.retired.insert(shard_count, self.noticed_ms(now));
         self.forgotten.push(shard_count);
         (self.is_dirty, self.told.is_stale) = (true, true);
@@ -209,4 +210,9 @@ impl<R: Clone> ShardPool<R> {
             });
         }
     }
+}
+
+/// The holders, so that the same steps always lead to the same actions.
+fn sorted(generation: &Generation) -> BTreeSet<&Name> {
+    generation.holders().collect()
 }

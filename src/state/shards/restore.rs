@@ -9,7 +9,7 @@ use super::generation::{Generation, RESUME_LIFE_MS};
 use super::leases::End;
 use super::pacing::Pacing;
 use super::queue::Queue;
-use super::records::{PoolRecord, Shard, ShardRecord, Snapshot};
+use super::records::{HoldReason, PoolRecord, Shard, ShardRecord, Snapshot};
 use super::reshard::MAX_SHARDS;
 use super::time::{Timeline, millis};
 use super::{Action, Epochs, Next, Now, Settings, ShardPool, Warning, report, waits};
@@ -181,8 +181,14 @@ impl Shelves {
 
     /// However the clock was set meanwhile, nothing waits longer than it would from now on.
     fn clamp(&self, record: &mut ShardRecord) {
-        let latest_hold = self.latest_notice.max(self.now + MAX_CRASH_HOLD_MS);
-        record.hold.iter_mut().for_each(|hold| hold.until_ms = hold.until_ms.min(latest_hold));
+        if let Some(hold) = &mut record.hold {
+            let latest_hold = match hold.reason {
+                HoldReason::Vanished => self.latest_notice,
+                HoldReason::CrashLoop => self.latest_notice.max(self.now + MAX_CRASH_HOLD_MS),
+            };
+            hold.until_ms = hold.until_ms.min(latest_hold);
+            hold.noticed_ms = hold.noticed_ms.min(self.latest_notice);
+        }
         let latest_resume = self.now + RESUME_LIFE_MS;
         record.resume.iter_mut().for_each(|left| left.until_ms = left.until_ms.min(latest_resume));
     }

@@ -9,21 +9,25 @@ use super::queue::{Place, Ticket, Wants};
 use super::records::{HoldReason, HoldRecord, Shard};
 use super::{Action, ShardPool};
 
-/// Positions change with every grant. They are told at most this often.
+/// Positions change with every grant. They are told at most this often …
 const INTERVAL_MS: u64 = 1_000;
+
+/// … and a long queue less often: that many ms for each who waits, so that no more than 1,000 of them
+/// are told in a second.
+const INTERVAL_MS_EACH: u64 = 1;
 
 #[derive(Default)]
 pub(super) struct Told {
     /// Whether what was told may have changed.
     pub(super) is_stale: bool,
-    /// When it was last looked through.
-    at_ms: Option<u64>,
+    /// Before that it is not looked through again.
+    not_before_ms: u64,
 }
 
 impl Told {
     /// When the next look is due.
     pub(super) fn next_ms(&self) -> Option<u64> {
-        self.is_stale.then(|| self.at_ms.map_or(0, |at| at + INTERVAL_MS))
+        self.is_stale.then_some(self.not_before_ms)
     }
 
     fn is_due(&self, now: u64) -> bool {
@@ -51,7 +55,8 @@ impl<R: Clone> ShardPool<R> {
             self.tell_one(ticket, wait, actions);
         }
         if self.told.is_due(now) {
-            self.told = Told { is_stale: false, at_ms: Some(now) };
+            let pause = INTERVAL_MS.max(self.queue.len() as u64 * INTERVAL_MS_EACH);
+            self.told = Told { is_stale: false, not_before_ms: now + pause };
             for (ticket, wait) in self.changed(now) {
                 self.tell_one(ticket, wait, actions);
             }

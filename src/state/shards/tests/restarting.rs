@@ -1,0 +1,132 @@
+//! A gateway that is killed, and goes on with what was stored.
+
+use super::*;
+
+#[test]
+fn leases_stand_over_a_restart_and_are_unclaimed_until_their_holders_ask() {
+    let mut table = Table::of(3);
+    table.claim("a", 0);
+    table.claim("b", 2);
+    table.restart_after(SECOND);
+    assert_eq!((table.shards_of("a"), table.shards_of("b")), (vec![0], vec![2]));
+    assert_eq!(table.view(2).standing, Standing::Away);
+    table.resumed("b");
+    assert_eq!(table.ask("b"), ["#3 b: has 2 epoch 1"], "the same lease");
+    assert_eq!(table.claim_connected("a", 0), ["#4 a: has 0 epoch 1"]);
+    assert_eq!(table.ask("b"), ["1 to b", "#5 b: has 1 epoch 1"]);
+}
+
+#[test]
+fn what_nobody_came_for_returns_to_the_pool_and_is_granted_when_its_holder_must_have_noticed() {
+    let mut table = Table::of(2);
+    table.ask("a");
+    table.ask("b");
+    table.restart_after(SECOND);
+    table.resumed("b");
+    table.ask("c");
+    let warning = "! a did not come back within resume_window_ms after the restart: its 1 shard ids go back to \
+                   the pool";
+    assert_eq!(table.wait(30 * SECOND), ["0 free", warning]);
+    assert_eq!(table.wait(12_999), [""; 0], "45 s after the restart");
+    assert_eq!(table.wait(1), ["0 to c", "#3 c: has 0 epoch 2"]);
+    assert_eq!(table.shards_of("b"), [1], "it came, and keeps what it has");
+}
+
+#[test]
+fn the_id_of_another_is_not_to_be_had_by_a_claim_after_a_restart() {
+    let mut table = Table::of(1);
+    table.ask("a");
+    table.restart_after(SECOND);
+    assert_eq!(table.claim_connected("b", 0), ["#2 b: waits at 1"]);
+    table.resumed("a");
+    assert_eq!(table.claim_connected("a", 0), ["#3 a: has 0 epoch 1"]);
+}
+
+#[test]
+fn epochs_permits_and_holds_go_on() {
+    let mut table = Table::paced(2);
+    table.ask("a");
+    table.death("a", None);
+    table.restart_after(SECOND);
+    assert_eq!(table.ask("b"), ["#3 b: waits at 1 identify_rate_limit for 2500 ms"]);
+    assert_eq!(table.wait(2_500), ["0 to b", "#3 b: has 0 epoch 2"]);
+    table.vanish("b");
+    table.restart_after(SECOND);
+    assert_eq!(table.claim("c", 0), ["#4 c: waits at 1 for 43000 ms"]);
+}
+
+#[test]
+fn a_frozen_pool_stays_frozen() {
+    let mut table = Table::of(1);
+    table.operate(Command::Freeze).0.unwrap();
+    table.restart_after(MINUTE);
+    assert_eq!(table.ask("a"), ["#1 a: waits at 1 frozen"]);
+    assert_eq!(table.view(0).awaits, Some(Awaits::Thaw));
+}
+
+#[test]
+fn a_budget_is_not_forgotten_and_neither_is_discords_max_concurrency() {
+    let mut table = Table::paced(4);
+    let limit = SessionStartLimit {
+        shards: 4,
+        max_concurrency: 2,
+        total: 10,
+        remaining: 2,
+        reset_after_ms: 60 * MINUTE,
+    };
+    table.step(Input::SessionStartLimit(limit));
+    table.ask("a");
+    table.restart_after(MINUTE);
+    assert_eq!(table.pool.report(table.now).budget.unwrap().remaining, 1);
+    assert_eq!(table.pool.report(table.now).max_concurrency, 2);
+    table.ask("b");
+    assert_eq!(table.ask("c"), ["#3 c: waits at 1 budget_exhausted for 3537000 ms"]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_holds_nothing_back_for_longer_than_usual() {
+    let mut table = Table::paced(2);
+    table.ask("a");
+    table.vanish("a");
+    table.now.unix_ms -= 24 * 60 * MINUTE;
+    table.pool = ShardPool::restore(table.stored.clone(), table.settings, table.now).unwrap();
+    assert_eq!(table.view(0).awaits, Some(Awaits::Notice { in_ms: 45_000 }));
+    let opens = table.pool.pacing.next_opening().unwrap() - table.now.unix_ms;
+    assert_eq!(opens, 10_500);
+}
+
+#[test]
+fn a_setting_that_differs_from_what_is_stored_is_refused_and_told_how_to_mend_it() {
+    let mut table = Table::of(4);
+    table.ask("a");
+    let restore = |table: &Table, shard_count| {
+        let settings = Settings { shard_count, ..table.settings };
+        ShardPool::<u32>::restore(table.stored.clone(), settings, table.now).map(|pool| pool.shard_count())
+    };
+    let error = RestoreError::ShardCountDiffers { stored: 4, next: None, configured: 8 };
+    assert_eq!(restore(&table, Some(8)), Err(error.clone()));
+    assert!(error.to_string().contains(r#"POST /api/v1/shards/reshard {"shard_count": 8}"#), "{error}");
+    assert_eq!(restore(&table, None), Ok(4), "the store is followed where nothing is set");
+    table.operate(Command::Reshard { shard_count: 8, mode: Mode::Rolling, dry_run: false }).0.unwrap();
+    assert_eq!(restore(&table, Some(8)), Ok(4), "either will do in the middle of a reshard");
+    assert_eq!(restore(&table, Some(4)), Ok(4));
+}
+
+#[test]
+fn what_contradicts_itself_is_damaged_and_never_a_fresh_start() {
+    let mut table = Table::of(2);
+    table.claim("a", 1);
+    let refused = |change: fn(&mut Snapshot)| {
+        let mut stored = table.stored.clone();
+        change(&mut stored);
+        let settings = Settings { shard_count: None, ..table.settings };
+        let restored = ShardPool::<u32>::restore(stored, settings, table.now);
+        restored.map(|_| ()).expect_err("it is damaged").to_string()
+    };
+    assert!(refused(|stored| stored.pool = None).contains("how many shards"));
+    assert!(
+        refused(|stored| stored.pool.as_mut().unwrap().shard_count = 1)
+            .contains("no place for its shard 1/2")
+    );
+    assert!(refused(|stored| stored.pool.as_mut().unwrap().shard_count = 0).contains("0 shards"));
+}
