@@ -115,6 +115,11 @@ impl FrameReader {
         }
     }
 
+    /// How much memory it holds for what is not complete.
+    pub fn held_bytes(&self) -> usize {
+        self.header.capacity() + self.message.capacity() + self.control.capacity()
+    }
+
     /// Reads all of `bytes` and appends what was completed to `burst`.
     pub fn read(&mut self, bytes: &[u8], burst: &mut Burst) {
         let mut rest = bytes;

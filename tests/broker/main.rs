@@ -8,6 +8,7 @@ mod bot;
 mod chaos;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod fuzz;
 mod http;
 mod identify;
 mod network;
