@@ -202,7 +202,12 @@ impl FrameReader {
     ) -> &'a [u8] {
         let length = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         let more = bytes.len().min(length - came);
-        let into = if header.kind.is_control() { &mut self.control } else { &mut self.message };
+        let into = if header.kind.is_control() {
+            &mut self.control
+        } else {
+            make_room(&mut self.message, more, self.max_message_bytes);
+            &mut self.message
+        };
         unmask_into(into, &bytes[..more], header.mask, came);
         if came + more < length {
             self.frame = Some((header, came + more));
@@ -239,6 +244,16 @@ impl FrameReader {
         let end = burst.bytes.len();
         burst.push(Item::Violation(close), end);
         &[]
+    }
+}
+
+/// Makes room for so many bytes more, and for later ones as a vector does, but never for more than
+/// a message may have.
+fn make_room(message: &mut Vec<u8>, more: usize, max_message_bytes: usize) {
+    let needed = message.len() + more;
+    if needed > message.capacity() {
+        let wanted = needed.max((message.capacity() * 2).min(max_message_bytes));
+        message.reserve_exact(wanted - message.len());
     }
 }
 
