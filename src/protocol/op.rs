@@ -181,8 +181,11 @@ impl ServiceOp {
 
 /// The opcode in `d`, a number or a numeric string.
 fn opcode(data: &str) -> Result<Opcode, OpError> {
+    // serde reads a struct from an array too.
+    let is_object = data.trim_start().starts_with('{');
     let raw = serde_json::from_str::<OpcodeOnly<'_>>(data)
         .ok()
+        .filter(|_| is_object)
         .and_then(|only| only.opcode)
         .map(RawValue::get)
         .ok_or_else(|| {

@@ -21,6 +21,8 @@ fn an_opcode_is_a_number_or_a_numeric_string() {
         r#"{"opcode":-1}"#,
         r#"{"opcode":"x"}"#,
         r#"{"opcode":""}"#,
+        "[22]",
+        r#" ["22"]"#,
     ] {
         assert_eq!(code_of(data), ErrorCode::Malformed, "{data}");
     }
