@@ -205,8 +205,21 @@ fn opcode(data: &str) -> Result<Opcode, OpError> {
 fn fields<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, OpError> {
     // serde_json names the field only where its type is an enum's or a struct's, so the
     // position, which it always tells, is kept.
-    serde_json::from_str(data)
-        .map_err(|error| OpError::malformed(format!("{}: {error}", field_at(data, error.column()))))
+    serde_json::from_str(data).map_err(|error| {
+        OpError::malformed(format!("{}: {}", field_at(data, error.column()), shortened(&error)))
+    })
+}
+
+/// The error's text. serde repeats the value that does not fit, escaped and however long it is: its
+/// middle is left out.
+fn shortened(error: &serde_json::Error) -> String {
+    const EDGE: usize = 100;
+    let text = error.to_string();
+    if text.len() <= 3 * EDGE {
+        return text;
+    }
+    let (start, end) = (text.floor_char_boundary(EDGE), text.ceil_char_boundary(text.len() - EDGE));
+    format!("{} … {}", &text[..start], &text[end..])
 }
 
 /// The name of the field whose value ends at that column of one line of JSON.

@@ -135,3 +135,14 @@ fn reasons_to_wait_are_told_as_the_protocol_spells_them() {
         assert!(text.contains(&expected), "{text}");
     }
 }
+
+#[test]
+fn a_value_that_does_not_fit_is_not_repeated_at_length() {
+    for filling in ["x", "é", "\u{7f}", r"\n"] {
+        let data = format!(r#"{{"opcode":22,"i":"{}"}}"#, filling.repeat(100_000));
+        let message = ServiceOp::parse(&data).expect_err("a string is no number").message;
+        assert!(message.len() < 512, "{} bytes: {message}", message.len());
+        assert!(message.contains("`d.i`: invalid type: string"), "{message}");
+        assert!(message.contains("expected u64"), "{message}");
+    }
+}
