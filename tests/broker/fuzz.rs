@@ -1,6 +1,7 @@
 //! Every input that a fuzz target keeps, on stable. What a fuzzer found stays found.
 
 #[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "it is a crate of its own for the fuzzer")]
 mod targets;
 
 use std::fs;
@@ -41,4 +42,9 @@ fn the_frame_guard_holds_against_every_stream_that_is_kept() {
 #[test]
 fn the_envelope_parser_agrees_with_serde_json_on_every_message_that_is_kept() {
     replay("envelope", targets::envelope::run);
+}
+
+#[test]
+fn every_message_ends_once_in_every_life_of_sessions_that_is_kept() {
+    replay("session", targets::session::run);
 }

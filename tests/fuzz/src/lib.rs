@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`envelope`] | the envelope parser, ops and targets | `serde_json` |
 //! | [`frames`] | the frame guard | a decoder of whole streams |
+//! | [`session`] | sessions, parcels, gauges, accounts | a ledger of every message |
 //!
 //! Each `run` panics where the two differ. The fuzzer calls it (`targets`), and so does a test on
 //! stable with every input that is kept (`corpus`, `regressions`).
@@ -11,3 +12,4 @@
 pub mod envelope;
 pub mod frames;
 mod oracle;
+pub mod session;

@@ -8,18 +8,18 @@ use serde_json::value::RawValue;
 
 /// A well-formed message. All values are as they stand in its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message<'a> {
-    pub source: &'a str,
-    pub topic: &'a str,
-    pub data: Option<&'a str>,
-    pub nonce: Option<&'a str>,
+pub(super) struct Message<'a> {
+    pub(super) source: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) data: Option<&'a str>,
+    pub(super) nonce: Option<&'a str>,
     /// Every other key and its value.
-    pub others: Vec<(&'a str, &'a str)>,
+    pub(super) others: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Message<'a> {
     /// `None`: `serde_json` does not take it, or it breaks a rule for `s`, `t`, `d`, `n` or `i`.
-    pub fn parse(text: &'a str, max_depth: u32) -> Option<Self> {
+    pub(super) fn parse(text: &'a str, max_depth: u32) -> Option<Self> {
         let fields = serde_json::from_str::<Fields<'_>>(text).ok()?.0;
         if depth(text) > max_depth {
             return None;
@@ -52,7 +52,7 @@ impl<'a> Message<'a> {
 }
 
 /// What a string, with its quotes, stands for; a lone surrogate is U+FFFD.
-pub fn decode(string: &str) -> String {
+pub(super) fn decode(string: &str) -> String {
     let mut bytes = serde_json::from_str::<Decoded>(string).expect("a valid string").0;
     // As bytes, `serde_json` decodes a lone surrogate to three: ED, and one of A0 to BF.
     for at in 1..bytes.len() {
