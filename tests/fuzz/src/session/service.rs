@@ -152,7 +152,7 @@ impl Service {
         if connection.health != Health::Stuck {
             connection.taken += 1 << 20;
         }
-        Some(Observation { heard: connection.heard, taken: connection.taken, waiting })
+        Some(Observation { heard: connection.heard, taken: connection.taken, waiting, given: None })
     }
 
     /// The connection is handed a chunk of frames.

@@ -10,11 +10,8 @@ use std::time::{Duration, Instant};
 use gateway::protocol::close::Close;
 use gateway::protocol::name::{ConnectionId, Epoch, Name, ShardId};
 use gateway::protocol::op::{GatewayOp, Presence, PresenceEvent, ShardAccept, ShardWait, WaitReason};
-use gateway::state::account::Accounts;
-use gateway::state::gauge::Total;
 use gateway::state::route::Shared;
 use gateway::state::session::{Action, Input};
-use gateway::state::tally::{CloseTally, ConnectionTally, ErrorTally, PanicTally};
 
 use self::actions::Cause;
 use super::burst::{Burst, Send, message};
@@ -47,14 +44,7 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new() -> Self {
-        let shared = Arc::new(Shared {
-            accounts: Accounts::new(100),
-            total: Total::new(TOTAL_BYTES),
-            errors: ErrorTally::default(),
-            closes: CloseTally::default(),
-            connections: ConnectionTally::default(),
-            panics: PanicTally::default(),
-        });
+        let shared = Arc::new(Shared::new(100, TOTAL_BYTES));
         Self {
             services: (0..SERVICES).map(|index| Service::new(index, shared.clone())).collect(),
             shared,
@@ -243,7 +233,13 @@ impl World {
         let op = if is_grant {
             service.shard_wait = None;
             let (shard_id, epoch) = (ShardId(0), Epoch(1));
-            GatewayOp::ShardAccept(ShardAccept { shard_id, shard_count: 1, epoch, max_concurrency: 1 })
+            GatewayOp::ShardAccept(ShardAccept {
+                shard_id,
+                shard_count: 1,
+                epoch,
+                max_concurrency: 1,
+                resume: None,
+            })
         } else {
             GatewayOp::Shutdown { reason: String::new(), deadline_ms: 1 }
         };
