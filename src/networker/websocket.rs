@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHandler};
 use actix_web::web::{Data, Payload, Query};
@@ -158,6 +158,13 @@ enum Flow {
 
 type Ctx = WebsocketContext<Connection>;
 
+/// How long a burst may keep the thread from other connections before they have their turn. What is
+/// forwarded takes a tenth of it; what is refused, message by message, takes more.
+const TURN: Duration = Duration::from_micros(500);
+
+/// The clock is looked at once for so many items.
+const LOOK_AT_CLOCK: usize = 64;
+
 /// For how many ops one counts in `max_ops_per_second`.
 fn cost_of(op: &ServiceOp) -> u64 {
     match op {
@@ -207,8 +214,12 @@ impl Connection {
             service.dispatcher.begin();
         }
         self.ops_this_turn = 0;
+        let began = Instant::now();
         let mut index = from;
         while let Some((item, bytes)) = burst.get(index) {
+            if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && began.elapsed() > TURN {
+                return self.give_way(burst, index, context);
+            }
             match self.guarded_item(item, bytes, burst.bytes_from(index), context) {
                 Flow::On => index += 1,
                 Flow::Pause { again } => {

@@ -116,6 +116,28 @@ fn a_flood_to_names_that_nobody_has_costs_only_its_sender() {
     assert_eq!((accepted, queued), (dead, 0), "an ERROR without room makes its message dead");
 }
 
+/// The rates that are there without a setting are far above what a service sends: below them a flood
+/// has the share of a busy service, and no more.
+#[test]
+fn floods_at_full_speed_leave_others_their_share() {
+    let _turn = take_turn();
+    let to_itself =
+        text(&format!(r#"{{"s":"attacker","t":"gateway-proxy:attacker:x","d":"{}"}}"#, "x".repeat(200)));
+    let floods = [
+        ("pings", frame(0x89, b"x"), false),
+        ("empty messages", text(""), true),
+        ("acknowledgements", text(r#"{"s":"attacker","t":"gateway:opcode","d":{"opcode":22,"i":1}}"#), true),
+        ("messages for nobody", text(r#"{"s":"attacker","t":"gateway-proxy:nobody:x","n":1}"#), true),
+        ("messages for itself", to_itself, true),
+    ];
+    for (what, frame, reads) in floods {
+        println!("{what}");
+        let gateway = Gateway::start(&["--max-ops-per-second=1000000000"]);
+        let bytes = repeated(&frame);
+        endure(&gateway, 48, |_| true, |gateway, progress| flood(gateway, progress, &bytes, reads));
+    }
+}
+
 #[test]
 fn violations_are_closed_each_with_its_code() {
     let _turn = take_turn();

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::{Connection, Ctx, Flow, MAX_OPS, OpPermit};
+use super::{Burst, Connection, Ctx, Flow, MAX_OPS, OpPermit};
 use crate::state::route::Route;
 use crate::state::tally::Held;
 
@@ -63,6 +63,13 @@ impl Connection {
             return Flow::On;
         }
         Flow::Pause { again: false }
+    }
+
+    /// Goes on with a burst after others had their turn.
+    pub(super) fn give_way(&mut self, burst: Burst, index: usize, context: &mut Ctx) {
+        self.flush();
+        self.paused_at = Some((burst, index));
+        self.wait_for(yield_now(), context, |_, ()| ());
     }
 
     fn note_held(&self, why: Held) {
