@@ -12,6 +12,9 @@ use crate::protocol::close::Close;
 /// How many intervals of `heartbeat_ms` may pass without a frame.
 const MISSED_HEARTBEATS: u32 = 3;
 
+/// It is looked at no more often than this.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
 /// The settings that decide.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -40,6 +43,8 @@ pub struct Pulse {
     limits: Limits,
     taken: u64,
     progressed: Instant,
+    /// When it last gave a sign of life, as far as it was looked at.
+    alive: Instant,
     owing: Option<Owing>,
 }
 
@@ -56,12 +61,15 @@ struct Owing {
 
 impl Pulse {
     pub fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, taken: 0, progressed: now, owing: None }
+        Self { limits, taken: 0, progressed: now, alive: now, owing: None }
     }
 
-    /// How often to [check](Self::check).
-    pub fn interval(limits: Limits) -> Duration {
-        limits.heartbeat.min(limits.stuck / 8).max(Duration::from_millis(10))
+    /// When to [check](Self::check) next: often enough to see whether it takes what it should, and
+    /// at the moment from which on it is silent.
+    pub fn next_check(&self, now: Instant) -> Instant {
+        let interval = self.limits.heartbeat.min(self.limits.stuck / 8);
+        let silent = self.alive + self.limits.heartbeat * MISSED_HEARTBEATS;
+        (now + interval).min(silent).max(now + LEAST_INTERVAL)
     }
 
     /// Says whether, and why, the connection is to be ended.
@@ -73,8 +81,8 @@ impl Pulse {
         if self.is_too_slow(seen, now) {
             return Some(Close::TooSlow);
         }
-        let alive = if seen.waiting { seen.heard.max(self.progressed) } else { seen.heard };
-        (now.saturating_duration_since(alive) >= self.limits.heartbeat * MISSED_HEARTBEATS)
+        self.alive = if seen.waiting { seen.heard.max(self.progressed) } else { seen.heard };
+        (now.saturating_duration_since(self.alive) >= self.limits.heartbeat * MISSED_HEARTBEATS)
             .then_some(Close::Silent)
     }
 
@@ -123,6 +131,21 @@ mod tests {
             given: Some(0),
         });
         assert_eq!(verdict, Some((15, Close::Silent)));
+    }
+
+    #[test]
+    fn silence_is_found_when_it_is_complete_and_not_a_check_later() {
+        let start = Instant::now();
+        let heard = start + Duration::from_millis(3_200);
+        let (mut pulse, mut now) = (Pulse::new(LIMITS, start), start);
+        let verdict = loop {
+            now = pulse.next_check(now);
+            let seen = Observation { heard: heard.min(now), taken: 0, waiting: false, given: Some(0) };
+            if let Some(close) = pulse.check(seen, now) {
+                break close;
+            }
+        };
+        assert_eq!((verdict, now), (Close::Silent, heard + Duration::from_secs(15)));
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl Attached {
         limits: Limits,
         now: Instant,
     ) -> Self {
+        let pulse = Pulse::new(limits, now);
         Self {
             id,
             acks,
@@ -55,8 +56,8 @@ impl Attached {
             in_flight_bytes: 0,
             in_flight_presences: 0,
             limits,
-            pulse: Pulse::new(limits, now),
-            next_check: now + Pulse::interval(limits),
+            next_check: pulse.next_check(now),
+            pulse,
             next_ping: now + limits.heartbeat,
             closing: None,
             close_after,
@@ -146,7 +147,8 @@ impl Attached {
         if now < self.next_check {
             return None;
         }
-        self.next_check = now + Pulse::interval(self.limits);
-        self.pulse.check(seen?, now)
+        let verdict = seen.and_then(|seen| self.pulse.check(seen, now));
+        self.next_check = self.pulse.next_check(now);
+        verdict
     }
 }
