@@ -103,12 +103,14 @@ impl<R: Clone> ShardPool<R> {
         shard_id: Option<u32>,
         shard_count: Option<u32>,
     ) -> Result<Shard, op::Error> {
-        let held: Vec<Shard> = self
-            .generations()
-            .filter(|it| shard_count.is_none_or(|count| it.shard_count() == count))
-            .flat_map(|it| it.held_by(service.as_str()).map(|id| it.shard(id)))
-            .filter(|shard| shard_id.is_none_or(|id| shard.shard_id == ShardId(id)))
-            .collect();
+        let living =
+            self.generations().filter(|it| shard_count.is_none_or(|count| it.shard_count() == count));
+        let held: Vec<Shard> = match shard_id {
+            Some(id) => {
+                living.map(|it| it.shard(ShardId(id))).filter(|shard| self.holds(service, *shard)).collect()
+            }
+            None => living.flat_map(|it| it.held_by(service.as_str()).map(|id| it.shard(id))).collect(),
+        };
         let (code, message) = match (held[..].first(), held.len(), shard_id) {
             (Some(only), 1, _) => return Ok(*only),
             (None, _, None) => (ErrorCode::NotShardHolder, "this service holds no shard id".to_owned()),
