@@ -144,7 +144,7 @@ fn stuff(gateway: &Gateway, name: &str, messages: usize) -> Service {
 
 #[test]
 fn a_service_that_stops_reading_is_cut_off_while_its_neighbours_go_on() {
-    let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=1300", "--resume-window-ms=60000"]);
+    let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=10000", "--resume-window-ms=60000"]);
     // 30 MB: more than the sockets' buffers hold, less than its mailbox.
     let mut stuck = stuff(&gateway, "stuck", 3_000);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
@@ -174,7 +174,7 @@ fn a_service_that_stops_reading_is_cut_off_while_its_neighbours_go_on() {
 #[test]
 fn a_service_that_reads_slowly_but_enough_stays() {
     const MESSAGES: usize = 6_000;
-    let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=1300", "--min-drain-bytes=20000"]);
+    let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=5000", "--min-drain-bytes=20000"]);
     let mut slow = gateway.service("slow");
     std::thread::scope(|scope| {
         scope.spawn(|| {
