@@ -1,5 +1,6 @@
 //! Sessions outlive their connections: heartbeats, away, resumed, down, and who is told.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -145,19 +146,32 @@ fn stuff(gateway: &Gateway, name: &str, messages: usize) -> Service {
 #[test]
 fn a_service_that_stops_reading_is_cut_off_while_its_neighbours_go_on() {
     let gateway = Gateway::start(&["--stuck-ms=4000", "--heartbeat-ms=10000", "--resume-window-ms=60000"]);
-    // 30 MB: more than the sockets' buffers hold, less than its mailbox.
-    let mut stuck = stuff(&gateway, "stuck", 3_000);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
-    let mut rounds = 0;
-    eventually("the stuck service is cut off", || {
-        a.send("b", "x", "1");
-        assert_eq!(b.next().topic(), "x");
-        rounds += 1;
-        // It is not silent: it only does not read.
-        stuck.text(r#"{"s":"stuck","t":"heartbeat:stuck"}"#);
-        gateway.log().contains("stuck is away: cut off with 4008").then_some(())
+    let is_cut_off = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let neighbours = scope.spawn(|| {
+            let mut rounds = 0;
+            while !is_cut_off.load(Ordering::Relaxed) {
+                a.send("b", "x", "1");
+                assert_eq!(b.next().topic(), "x");
+                rounds += 1;
+                if rounds % 50 == 0 {
+                    a.expect_nothing();
+                }
+            }
+            rounds
+        });
+        // 30 MB: more than the sockets' buffers hold, less than its mailbox.
+        let mut stuck = stuff(&gateway, "stuck", 3_000);
+        eventually("the stuck service is cut off", || {
+            // It is not silent: it only does not read.
+            stuck.text(r#"{"s":"stuck","t":"heartbeat:stuck"}"#);
+            gateway.log().contains("stuck is away: cut off with 4008").then_some(())
+        });
+        is_cut_off.store(true, Ordering::Relaxed);
+        let rounds = neighbours.join().unwrap();
+        assert!(rounds > 10, "the neighbours' messages went on meanwhile: {rounds}");
     });
-    assert!(rounds > 10, "the neighbours' messages went on meanwhile: {rounds}");
     assert_eq!(gateway.metric("gateway_closes_total", "4008"), 1);
     let high = gateway.memory_kib("VmHWM");
     assert!(high < 128 * 1024, "{high} KiB resident for a mailbox of 64 MiB");
