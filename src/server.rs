@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use actix::{Addr, Arbiter, Context, Supervisor};
 use actix_web::dev::ServerHandle;
+use actix_web::http::KeepAlive;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
@@ -29,8 +30,10 @@ const SPARE_DESCRIPTORS: u64 = 128;
 /// so many where the limit is tight.
 const UNIDENTIFIED_SHARE: usize = 4;
 
-/// How long an idle HTTP connection is kept, and how long a closing one is waited for.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How often it is looked whether connections have waited too long to identify.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a closing connection is waited for.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the gateway on `listener` until `shutdown` resolves, then stops it as the protocol says.
@@ -51,6 +54,7 @@ pub async fn run(
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
     let entrance = Data::new(Entrance::new(config.clone(), gateway.clone(), routes, closing));
     log::info!("listening on {}", listener.local_addr()?);
+    let room = actix_rt::spawn(keep_waiting_room(entrance.clone().into_inner()));
     let server = start_server(&config, listener, entrance)?;
     let handle = server.handle();
     let mut serving = actix_rt::spawn(server);
@@ -59,6 +63,7 @@ pub async fn run(
         ended = &mut serving => return ended.map_err(io::Error::other)?,
     }
     let _ = serving.await;
+    room.abort();
     gateway_arbiter.stop();
     log_account(&accounts.shared().accounts);
     Ok(())
@@ -83,7 +88,8 @@ fn start_server(
     .workers(config.workers)
     .max_connections(for_each_worker)
     .tcp_nodelay(true)
-    .keep_alive(KEEP_ALIVE)
+    // One request for each connection: the server times the head of the first one only.
+    .keep_alive(KeepAlive::Disabled)
     .client_request_timeout(config.handshake_timeout)
     .client_disconnect_timeout(DISCONNECT_TIMEOUT)
     .disable_signals()
@@ -95,6 +101,15 @@ fn start_server(
     })
     .listen(listener)?;
     Ok(server.run())
+}
+
+/// Whoever has to leave may have waited for no newcomer.
+async fn keep_waiting_room(entrance: Arc<Entrance>) {
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    loop {
+        look.tick().await;
+        entrance.make_room();
+    }
 }
 
 async fn stop(gateway: &Addr<Gateway>, server: &ServerHandle) {

@@ -44,6 +44,7 @@ pub struct ClientSession {
     /// What is still to be done: nothing between two messages, unless a panic came between.
     actions: VecDeque<Action>,
     restarts: Restarts,
+    is_given_up: bool,
 }
 
 impl ClientSession {
@@ -56,6 +57,7 @@ impl ClientSession {
             timer: None,
             actions: VecDeque::new(),
             restarts: Restarts::default(),
+            is_given_up: false,
         }
     }
 
@@ -166,9 +168,10 @@ impl Actor for ClientSession {
 impl Supervised for ClientSession {
     fn restarting(&mut self, context: &mut Self::Context) {
         self.timer = None;
-        if self.restarts.note(Instant::now()) {
+        if self.restarts.note(Instant::now()) && !self.is_given_up {
             // Being given up is a state, not a stop: a supervisor would restart it for ever.
-            self.gateway.do_send(GiveUp { service: self.identity.name().clone() });
+            self.is_given_up = true;
+            self.gateway.do_send(GiveUp { session: self.identity.clone() });
         }
         self.guarded(context, |session, context| session.perform_all(None, context));
     }
@@ -228,6 +231,10 @@ impl Handler<Attach> for ClientSession {
 
     fn handle(&mut self, Attach { link, acks }: Attach, context: &mut Self::Context) {
         let connection = link.id;
+        // Another may have been accepted since, and be here already.
+        if !self.identity.is_connection(connection) {
+            return;
+        }
         self.link = Some(link);
         self.guarded(context, |session, context| {
             session.step_and_arm(Input::Attach { connection, acks }, None, context);

@@ -64,6 +64,7 @@ pub struct Life {
     began: Instant,
     heard_after_ms: AtomicU64,
     paused: AtomicBool,
+    throttled: AtomicBool,
 }
 
 impl Life {
@@ -73,6 +74,7 @@ impl Life {
             began: Instant::now(),
             heard_after_ms: AtomicU64::new(0),
             paused: AtomicBool::new(false),
+            throttled: AtomicBool::new(false),
         }
     }
 
@@ -88,12 +90,19 @@ impl Life {
         self.paused.store(paused, Ordering::Relaxed);
     }
 
+    /// As [`set_paused`](Self::set_paused), because of its rates.
+    pub(crate) fn set_throttled(&self, throttled: bool) {
+        self.hear();
+        self.throttled.store(throttled, Ordering::Relaxed);
+    }
+
     /// Looks at the connection; `waiting`: whether more waits for it than its socket knows.
     pub(crate) fn observe(&self, waiting: bool, now: Instant) -> Observation {
         let traffic = self.socket.traffic();
         let last_frame = self.began + Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed));
         let last_data = now.checked_sub(traffic.silent_for).unwrap_or(self.began);
-        let heard = if self.paused.load(Ordering::Relaxed) { now } else { last_frame.max(last_data) };
+        let is_paused = self.paused.load(Ordering::Relaxed) || self.throttled.load(Ordering::Relaxed);
+        let heard = if is_paused { now } else { last_frame.max(last_data) };
         Observation {
             heard,
             taken: traffic.acknowledged,

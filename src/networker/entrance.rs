@@ -8,8 +8,9 @@
 use std::cell::Cell;
 use std::os::fd::AsFd;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use actix::Addr;
 use actix_web::dev::Extensions;
@@ -17,7 +18,6 @@ use tokio::sync::watch;
 
 use crate::actors::gateway::Gateway;
 use crate::config::Config;
-use crate::protocol::close::Close;
 use crate::protocol::name::ConnectionId;
 use crate::routes::Routes;
 use crate::socket::Socket;
@@ -36,7 +36,13 @@ pub(crate) struct Entrance {
     closing: watch::Receiver<bool>,
     next_connection: AtomicU64,
     next_arrival: AtomicU64,
-    unidentified: Mutex<WaitingRoom<Weak<Socket>>>,
+    unidentified: Mutex<WaitingRoom<Weak<Visitor>>>,
+}
+
+/// A connection that has not identified.
+struct Visitor {
+    socket: Arc<Socket>,
+    is_displaced: AtomicBool,
 }
 
 impl Entrance {
@@ -81,7 +87,17 @@ impl Entrance {
         ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn waiting_room(&self) -> MutexGuard<'_, WaitingRoom<Weak<Socket>>> {
+    /// Sends those away who have to leave.
+    pub(crate) fn make_room(&self) {
+        let displaced = self.waiting_room().displaced(Instant::now());
+        for visitor in displaced.iter().filter_map(Weak::upgrade) {
+            self.turn_away(Turned::Displaced);
+            visitor.is_displaced.store(true, Ordering::Relaxed);
+            visitor.socket.shut_down();
+        }
+    }
+
+    fn waiting_room(&self) -> MutexGuard<'_, WaitingRoom<Weak<Visitor>>> {
         self.unidentified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,14 +105,14 @@ impl Entrance {
 /// A connection that was accepted. Dropped when it ends.
 pub(crate) struct Arrival {
     id: u64,
-    socket: Arc<Socket>,
+    visitor: Arc<Visitor>,
     entrance: Arc<Entrance>,
     /// It sent a whole request.
     has_asked: Cell<bool>,
 }
 
 impl Arrival {
-    /// Lets a connection in, and keeps what is known of it with its other data. Another may have to
+    /// Lets a connection in, and keeps what is known of it with its other data. Others may have to
     /// leave for it.
     pub(crate) fn let_in(stream: &impl AsFd, entrance: &Arc<Entrance>, extensions: &mut Extensions) {
         let socket = match Socket::duplicate(stream) {
@@ -108,18 +124,15 @@ impl Arrival {
         };
         socket.set_user_timeout(entrance.config.stuck * 2);
         let id = entrance.next_arrival.fetch_add(1, Ordering::Relaxed);
-        let displaced = entrance.waiting_room().enter(id, Arc::downgrade(&socket));
-        if let Some(socket) = displaced.and_then(|displaced| displaced.upgrade()) {
-            entrance.turn_away(Turned::Displaced);
-            socket.count_close(Close::NotIdentified, &entrance.routes.shared().closes);
-            socket.shut_down();
-        }
+        let visitor = Arc::new(Visitor { socket, is_displaced: AtomicBool::new(false) });
+        entrance.waiting_room().enter(id, Arc::downgrade(&visitor), Instant::now());
+        entrance.make_room();
         let entrance = entrance.clone();
-        extensions.insert(Rc::new(Self { id, socket, entrance, has_asked: Cell::new(false) }));
+        extensions.insert(Rc::new(Self { id, visitor, entrance, has_asked: Cell::new(false) }));
     }
 
     pub(crate) fn socket(&self) -> &Arc<Socket> {
-        &self.socket
+        &self.visitor.socket
     }
 
     /// A whole request came.
@@ -127,8 +140,8 @@ impl Arrival {
         self.has_asked.set(true);
     }
 
-    /// It is a service now: it waits no more.
-    pub(crate) fn identified(&self) {
+    /// It asks to be a service: it waits no more. Either it will be one, or it is closed.
+    pub(crate) fn identifies(&self) {
         self.entrance.waiting_room().leave(self.id);
     }
 }
@@ -136,7 +149,7 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         self.entrance.waiting_room().leave(self.id);
-        if !self.has_asked.get() {
+        if !self.has_asked.get() && !self.visitor.is_displaced.load(Ordering::Relaxed) {
             self.entrance.turn_away(Turned::NoRequest);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::time::{Sleep, sleep};
 
+use crate::actors::link::Life;
 use crate::config::Config;
 use crate::state::rate::Rate;
 use crate::state::route::Shared;
@@ -17,16 +18,18 @@ pub(crate) struct Throttle {
     frames: Rate,
     bytes: Rate,
     shared: Arc<Shared>,
+    life: Arc<Life>,
     /// While this runs, nothing is read.
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Throttle {
-    pub(crate) fn new(config: &Config, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(config: &Config, shared: Arc<Shared>, life: Arc<Life>) -> Self {
         Self {
             frames: Rate::new(config.max_frames_per_second),
             bytes: Rate::new(config.max_bytes_per_second),
             shared,
+            life,
             pause: None,
         }
     }
@@ -42,6 +45,7 @@ impl Throttle {
             waits.into_iter().filter_map(|(wait, held)| Some((wait?, held))).max_by_key(|(wait, _)| *wait);
         if let Some((wait, held)) = longest {
             self.shared.held.add(held);
+            self.life.set_throttled(true);
             self.pause = Some(Box::pin(sleep(wait)));
         }
     }
@@ -51,6 +55,7 @@ impl Throttle {
         if let Some(pause) = &mut self.pause {
             std::task::ready!(pause.as_mut().poll(context));
             self.pause = None;
+            self.life.set_throttled(false);
         }
         Poll::Ready(())
     }

@@ -90,7 +90,8 @@ pub(crate) fn open(
 
 fn start(response: &mut HttpResponseBuilder, payload: Payload, mut connection: Connection) -> HttpResponse {
     let max_message_bytes = connection.entrance.config.max_message_bytes;
-    let throttle = Throttle::new(&connection.entrance.config, connection.entrance.routes.shared().clone());
+    let Entrance { config, routes, .. } = &*connection.entrance;
+    let throttle = Throttle::new(config, routes.shared().clone(), connection.life.clone());
     connection.bursts = Some(Bursts::new(payload, max_message_bytes, connection.gate.clone(), throttle));
     let (outgoing, life) = (connection.outgoing.clone(), connection.life.clone());
     // Its own stream of messages is slow (few frames for each wake-up); ours takes its place.
@@ -301,7 +302,7 @@ impl Connection {
             Outcome::Done => Flow::On,
             Outcome::Op(op) => match self.take_permit(context) {
                 Some(permit) => {
-                    let cost = cost_of(&op);
+                    let cost = cost_of(&op).min(self.entrance.config.max_ops_per_second);
                     self.send_op(op, permit);
                     self.spend_ops(cost, context)
                 }

@@ -132,6 +132,8 @@ struct Window {
 pub struct Session {
     settings: Settings,
     phase: Phase,
+    /// The connection that it had before: its end may be told late.
+    previous: Option<ConnectionId>,
     mailbox: Mailbox,
     presences: PresenceQueue,
     shard_wait: Option<ShardWait>,
@@ -144,6 +146,7 @@ impl Session {
         Self {
             settings,
             phase: Phase::Away { window: None },
+            previous: None,
             mailbox: Mailbox::new(settings.max_unacked),
             presences: PresenceQueue::default(),
             shard_wait: None,
@@ -277,11 +280,12 @@ impl Session {
     }
 
     fn attach(&mut self, connection: ConnectionId, acks: bool, now: Instant, actions: &mut VecDeque<Action>) {
-        let close_after = match &self.phase {
+        let (previous, close_after) = match &self.phase {
             Phase::Down => return,
-            Phase::Up(before) => before.shut_down_after(),
-            Phase::Away { .. } => None,
+            Phase::Up(before) => (Some(before.id), before.shut_down_after()),
+            Phase::Away { window } => (window.map(|window| window.since), None),
         };
+        self.previous = previous;
         self.mailbox.rewind(acks);
         let up = Attached::new(connection, acks, close_after, self.settings.pulse, now);
         self.phase = Phase::Up(Box::new(up));
@@ -291,8 +295,8 @@ impl Session {
 
     fn detach(&mut self, connection: ConnectionId, until: Instant) {
         match &self.phase {
-            // A later connection is there already.
-            Phase::Up(up) if up.id > connection => {}
+            // A later connection is there already. One that is neither has ended before it came here.
+            Phase::Up(up) if up.id != connection && self.previous == Some(connection) => {}
             Phase::Down => {}
             Phase::Up(_) | Phase::Away { .. } => {
                 self.phase = Phase::Away { window: Some(Window { since: connection, until }) };

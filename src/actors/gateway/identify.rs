@@ -16,8 +16,8 @@ use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, Accept, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
-use crate::state::registry::{Claim, Ended, Fate, Finds, TICKET_LIFE, Taken};
-use crate::state::route::Route;
+use crate::state::registry::{Claim, Ended, Fate, Finds, Known, TICKET_LIFE, Taken};
+use crate::state::route::{Identity, Route};
 use crate::state::secret::Secret;
 use crate::state::shards::{Departure, Input};
 
@@ -44,7 +44,12 @@ pub struct Identify {
 #[derive(Debug)]
 pub enum By {
     /// An IDENTIFY as its first message.
-    Op { name: Name, identify: op::Identify },
+    Op {
+        name: Name,
+        identify: op::Identify,
+        /// The session secret told with a ticket that was redeemed before.
+        told: Option<Secret>,
+    },
     /// A ticket in its URL.
     Ticket(String),
     /// Nothing but `s` of its first message, a name that its address may hold a ticket for.
@@ -84,7 +89,10 @@ impl Handler<Identify> for Gateway {
     type Result = ();
 
     fn handle(&mut self, message: Identify, context: &mut Self::Context) {
-        self.guarded(context, |gateway, context| gateway.identify(message, context));
+        let reply = message.reply.clone();
+        if self.guarded(context, |gateway, context| gateway.identify(message, context)).is_none() {
+            reply.do_send(Identified(Err(Refusal::Reject(failed()))));
+        }
     }
 }
 
@@ -118,9 +126,9 @@ impl Gateway {
             Ok(finds) => self.accept(applicant, finds, link, arbiter, context).map_err(Refusal::Reject),
             Err(reject) => {
                 log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
-                let Applicant { name, identify, .. } = applicant;
+                let Applicant { name, identify, told } = applicant;
                 let is_taken = reject.code == RejectCode::AlreadyConnected;
-                let taken = |reject| Refusal::Taken { by: By::Op { name, identify }, reject };
+                let taken = |reject| Refusal::Taken { by: By::Op { name, identify, told }, reject };
                 Err(if is_taken { taken(reject) } else { Refusal::Reject(reject) })
             }
         }
@@ -128,7 +136,7 @@ impl Gateway {
 
     fn applicant(&mut self, by: By, address: IpAddr, now: Instant) -> Result<Applicant, Refusal> {
         match by {
-            By::Op { name, identify } => Ok(Applicant { name, identify, told: None }),
+            By::Op { name, identify, told } => Ok(Applicant { name, identify, told }),
             By::Ticket(ticket) => {
                 let (name, identify, told) = self.registry.redeem(&ticket, now).ok_or_else(|| {
                     let message = "the ticket is not known, used up or older than 30 s".to_owned();
@@ -236,6 +244,12 @@ fn has_hung_up(handle: &Handle) -> bool {
     handle.link.as_ref().is_none_or(|link| link.life.has_hung_up())
 }
 
+/// The answer to an IDENTIFY that made the gateway panic.
+fn failed() -> Reject {
+    let message = "the gateway failed at this message".to_owned();
+    Reject { code: RejectCode::AtCapacity, message, retry_after_ms: Some(1000) }
+}
+
 fn random_secret() -> Result<Secret, Reject> {
     Secret::random().map_err(|error| {
         log::error!("the operating system gives no randomness: {error}");
@@ -257,10 +271,7 @@ impl Handler<PostIdentify> for Gateway {
     type Result = Result<Accept, Reject>;
 
     fn handle(&mut self, message: PostIdentify, context: &mut Self::Context) -> Self::Result {
-        self.guarded(context, |gateway, _| gateway.hold_name(message)).unwrap_or_else(|| {
-            let message = "the gateway failed at this message".to_owned();
-            Err(Reject { code: RejectCode::AtCapacity, message, retry_after_ms: Some(1000) })
-        })
+        self.guarded(context, |gateway, _| gateway.hold_name(message)).unwrap_or_else(|| Err(failed()))
     }
 }
 
@@ -366,15 +377,18 @@ impl Handler<WindowElapsed> for Gateway {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct GiveUp {
-    pub service: Name,
+    pub session: Arc<Identity>,
 }
 
 impl Handler<GiveUp> for Gateway {
     type Result = ();
 
-    fn handle(&mut self, GiveUp { service }: GiveUp, context: &mut Self::Context) {
+    fn handle(&mut self, GiveUp { session }: GiveUp, context: &mut Self::Context) {
         self.guarded(context, |gateway, _| {
-            let Some(known) = gateway.registry.get(&service) else { return };
+            let service = session.name().clone();
+            // A later session may have the name by now.
+            let is_it = |known: &&Known<Handle>| Arc::ptr_eq(known.handle.route.identity(), &session);
+            let Some(known) = gateway.registry.get(&service).filter(is_it) else { return };
             // Not through the session, which may crash at that too.
             if let Some(link) = &known.handle.link {
                 gateway.close_at_once(link, Close::Crashed);

@@ -39,6 +39,7 @@ impl Connection {
     /// Asks the gateway, and reads no further until it answers.
     pub(super) fn ask_to_be(&mut self, by: By, context: &mut Ctx) {
         self.stage = Stage::Identifying;
+        self.arrival.identifies();
         self.pause();
         self.entrance.gateway.do_send(Identify {
             by,
@@ -75,7 +76,6 @@ impl Connection {
         if let Some(deadline) = self.deadline.take() {
             context.cancel_future(deadline);
         }
-        self.arrival.identified();
         self.send(&GatewayOp::Accept(accept), None);
         let (connection, told) = (self.id, session.clone());
         self.outgoing.borrow_mut().set_on_written(Box::new(move |written: outgoing::Written| {
@@ -148,7 +148,7 @@ fn wish(envelope: &Envelope<'_>) -> Result<By, Refusal> {
     let name = Name::new(&envelope.source().decode());
     match parsed {
         Some(Ok(ServiceOp::Identify(identify))) => match name {
-            Ok(name) => Ok(By::Op { name, identify }),
+            Ok(name) => Ok(By::Op { name, identify, told: None }),
             Err(invalid) => Err(reject(RejectCode::InvalidName, format!("`s`: {invalid}"))),
         },
         // An IDENTIFY whose fields do not fit is told so; any other op is not one.

@@ -140,6 +140,18 @@ fn the_window_of_the_last_connection_ends_once() {
 }
 
 #[test]
+fn the_end_of_a_connection_that_never_came_here_makes_the_session_away_whatever_its_id() {
+    for other in [ConnectionId(3), ConnectionId(9)] {
+        let mut scene = Scene::attached();
+        let window = Duration::from_secs(30);
+        scene.step(Input::Detach { connection: other, window });
+        assert_eq!(scene.session.connection(), None);
+        scene.pass(window);
+        assert_eq!(scene.take(), [format!("WindowElapsed({other:?})")]);
+    }
+}
+
+#[test]
 fn ops_for_a_service_that_is_away_are_lost() {
     let mut scene = Scene::attached();
     scene.step(Input::Detach { connection: CONNECTION, window: Duration::from_secs(30) });
