@@ -9,12 +9,14 @@
 //! | [`accounting`] | `/api/v1/accounting` |
 //! | [`health`] | `/healthz`, `/readyz`, `/metrics` |
 //! | [`body`] | nothing: it reads bodies, and writes errors |
+//! | [`report`] | nothing: it bounds answers that may be large |
 
 mod accounting;
 mod body;
 pub(crate) mod guard;
 mod health;
 mod identify;
+mod report;
 mod services;
 
 use actix_web::http::Method;

@@ -24,6 +24,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Where [`flush`] finds the writer.
 static QUEUE: OnceLock<SyncSender<Entry>> = OnceLock::new();
 
+/// All lines that were dropped.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
 enum Entry {
     Line(Vec<u8>),
     /// All before it is written: tell so.
@@ -51,6 +54,11 @@ pub fn start(filter: &str) {
     panic::set_hook(Box::new(|info| log::error!("{info}")));
 }
 
+/// How many lines were dropped since the process began.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
 /// Waits, but not for long, until what was logged so far is written.
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
@@ -70,6 +78,7 @@ impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.queue.try_send(Entry::Line(line.to_vec())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }

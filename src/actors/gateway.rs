@@ -23,7 +23,7 @@ pub use self::identify::{
     SECOND_LOOK, WindowElapsed,
 };
 pub use self::operate::{
-    ListServices, ReportShards, ServiceState, ServiceView, StopError, StopService, Stopped,
+    ListServices, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService, Stopped,
 };
 pub use self::services::ServiceRequest;
 pub use self::stop::Drain;

@@ -9,11 +9,15 @@ use actix_web::HttpResponse;
 use actix_web::web::Data;
 use serde_json::{Map, Value, json};
 
+use super::report::turn;
 use crate::networker::entrance::Entrance;
 use crate::state::account::{Amount, Balance, Row};
 
 pub(super) async fn accounting(entrance: Data<Entrance>) -> HttpResponse {
-    HttpResponse::Ok().json(shown(&entrance.routes.shared().accounts.snapshot()))
+    match turn(&entrance).await {
+        Ok(turn) => turn.json(&shown(&entrance.routes.shared().accounts.snapshot())),
+        Err(busy) => busy,
+    }
 }
 
 fn shown(rows: &[Row]) -> Value {
@@ -31,7 +35,7 @@ fn shown(rows: &[Row]) -> Value {
             (target.to_owned(), json!({"sum": balance(&sum), "sources": sources}))
         })
         .collect();
-    json!({"sum": balance(&total), "balanced": total.balances(), "targets": targets})
+    json!({"sum": balance(&total), "balanced": rows.iter().all(|row| row.balance.balances()), "targets": targets})
 }
 
 fn balance(balance: &Balance) -> Value {

@@ -6,9 +6,11 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use actix_web::http::uri::Authority;
 use actix_web::middleware::Next;
@@ -19,6 +21,9 @@ use super::body::error;
 use crate::config::Config;
 use crate::networker::entrance::{Arrival, Entrance};
 use crate::state::tally::Turned;
+
+/// How long an answer may take to be read.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Under which hosts the gateway may be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +72,13 @@ pub(crate) async fn guard(
         let response: HttpResponse = error(403, "forbidden", message);
         return Ok(request.into_response(response));
     }
-    next.call(request).await.map(ServiceResponse::map_into_boxed_body)
+    let response = next.call(request).await?.map_into_boxed_body();
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS
+        && let Some(arrival) = response.request().conn_data::<Rc<Arrival>>()
+    {
+        arrival.cut_off_after(ANSWER_TIMEOUT);
+    }
+    Ok(response)
 }
 
 /// The value of a header that may stand once.

@@ -6,8 +6,10 @@ use actix_web::HttpResponse;
 use actix_web::web::Data;
 
 use super::body::error;
+use super::report::turn;
 use super::services::word;
-use crate::actors::gateway::{ListServices, ReportShards, ServiceState};
+use crate::actors::gateway::{ListServices, Ping, ReportShards, ServiceState};
+use crate::logging;
 use crate::metrics::{Exposition, Kind};
 use crate::networker::entrance::Entrance;
 use crate::state::shards::Standing;
@@ -25,18 +27,22 @@ pub(super) async fn readyz(entrance: Data<Entrance>) -> HttpResponse {
     if entrance.routes.is_draining() {
         return error(503, "draining", "the gateway is stopping");
     }
-    match tokio::time::timeout(READY_TIMEOUT, entrance.gateway.send(ListServices)).await {
-        Ok(Ok(_)) => HttpResponse::Ok().body("ok\n"),
+    match tokio::time::timeout(READY_TIMEOUT, entrance.gateway.send(Ping)).await {
+        Ok(Ok(())) => HttpResponse::Ok().body("ok\n"),
         _ => error(503, "not_ready", "the gateway's registry does not answer"),
     }
 }
 
 /// Everything that is counted, in Prometheus's text format.
 pub(super) async fn metrics(entrance: Data<Entrance>) -> HttpResponse {
+    let turn = match turn(&entrance).await {
+        Ok(turn) => turn,
+        Err(busy) => return busy,
+    };
     let mut exposition = Exposition::default();
     exposition.accounts(&entrance.routes.shared().accounts.snapshot());
     entrance_metrics(&mut exposition, &entrance);
-    if let Ok(services) = entrance.gateway.send(ListServices).await {
+    if let Ok(Some(services)) = entrance.gateway.send(ListServices { only: None }).await {
         let states = [ServiceState::Up, ServiceState::Away, ServiceState::Stopping]
             .map(|state| (word(state), services.iter().filter(|view| view.state == state).count() as u64));
         exposition.by_label("gateway_sessions", Kind::Gauge, "Sessions by state.", "state", states);
@@ -55,7 +61,9 @@ pub(super) async fn metrics(entrance: Data<Entrance>) -> HttpResponse {
             waiting,
         );
     }
-    HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(exposition.into_text())
+    let mut response = HttpResponse::Ok();
+    response.content_type("text/plain; version=0.0.4; charset=utf-8");
+    turn.answer(response, exposition.into_text())
 }
 
 fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
@@ -69,6 +77,12 @@ fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
     );
     let held = shared.total.held();
     exposition.one("gateway_mailbox_bytes", Kind::Gauge, "Bytes reserved in all mailboxes together.", held);
+    exposition.one(
+        "gateway_log_lines_dropped_total",
+        Kind::Counter,
+        "Log lines that were dropped since nobody read the log.",
+        logging::dropped(),
+    );
     let errors = shared.errors.iter().map(|(code, count)| (code.as_str(), count));
     exposition.by_label("gateway_errors_sent_total", Kind::Counter, "ERRORs sent, by code.", "code", errors);
     let closes = shared.closes.by_code().into_iter().map(|(code, count)| (code.to_string(), count));

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::body::{error, json_body};
+use super::report::turn;
 use crate::actors::gateway::{ListServices, ServiceState, ServiceView, StopError, StopService, Stopped};
 use crate::networker::entrance::Entrance;
 use crate::protocol::name::Name;
@@ -20,22 +21,26 @@ const MAX_DEADLINE_MS: u64 = 3_600_000;
 const MAX_REASON_BYTES: usize = 200;
 
 pub(super) async fn list(entrance: Data<Entrance>) -> HttpResponse {
-    match entrance.gateway.send(ListServices).await {
-        Ok(views) => {
+    let turn = match turn(&entrance).await {
+        Ok(turn) => turn,
+        Err(busy) => return busy,
+    };
+    match entrance.gateway.send(ListServices { only: None }).await {
+        Ok(Some(views)) => {
             let services: Vec<Value> = views.iter().map(shown).collect();
-            HttpResponse::Ok().json(json!({"services": services}))
+            turn.json(&json!({"services": services}))
         }
-        Err(_) => unavailable(),
+        _ => unavailable(),
     }
 }
 
 pub(super) async fn one(name: Path<String>, entrance: Data<Entrance>) -> HttpResponse {
-    match entrance.gateway.send(ListServices).await {
-        Ok(views) => views
-            .iter()
-            .find(|view| view.name.as_str() == name.as_str())
-            .map_or_else(no_such_service, |view| HttpResponse::Ok().json(shown(view))),
-        Err(_) => unavailable(),
+    let Ok(name) = Name::new(&name) else { return no_such_service() };
+    match entrance.gateway.send(ListServices { only: Some(name) }).await {
+        Ok(Some(views)) => {
+            views.first().map_or_else(no_such_service, |view| HttpResponse::Ok().json(shown(view)))
+        }
+        _ => unavailable(),
     }
 }
 

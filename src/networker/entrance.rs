@@ -10,11 +10,11 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::Addr;
 use actix_web::dev::Extensions;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::actors::gateway::Gateway;
 use crate::config::Config;
@@ -27,11 +27,16 @@ use crate::state::waiting_room::WaitingRoom;
 /// Connections beyond `max_connections` that are still told why they are refused.
 pub(crate) const REFUSED_AT_ONCE: usize = 256;
 
+/// Large answers over HTTP that may be under way at once.
+const REPORTS_AT_ONCE: usize = 8;
+
 /// What every connection needs of the gateway.
 pub(crate) struct Entrance {
     pub(crate) config: Arc<Config>,
     pub(crate) gateway: Addr<Gateway>,
     pub(crate) routes: Arc<Routes>,
+    /// Large answers over HTTP that may be under way at once.
+    pub(crate) reports: Arc<Semaphore>,
     /// True once every connection is to be closed.
     closing: watch::Receiver<bool>,
     next_connection: AtomicU64,
@@ -57,6 +62,7 @@ impl Entrance {
             config,
             gateway,
             routes,
+            reports: Arc::new(Semaphore::new(REPORTS_AT_ONCE)),
             closing,
             next_connection: AtomicU64::new(1),
             next_arrival: AtomicU64::new(0),
@@ -138,6 +144,17 @@ impl Arrival {
     /// A whole request came.
     pub(crate) fn asked(&self) {
         self.has_asked.set(true);
+    }
+
+    /// Ends the connection at its socket, if it is still there then.
+    pub(crate) fn cut_off_after(&self, time: Duration) {
+        let visitor = Arc::downgrade(&self.visitor);
+        actix_rt::spawn(async move {
+            tokio::time::sleep(time).await;
+            if let Some(visitor) = visitor.upgrade() {
+                visitor.socket.shut_down();
+            }
+        });
     }
 
     /// It asks to be a service: it waits no more. Either it will be one, or it is closed.

@@ -30,7 +30,7 @@ use super::throttle::Throttle;
 use crate::actors::client_session::{ClientSession, FromService};
 use crate::actors::gateway::{By, Confirm};
 use crate::actors::link::{Life, Link, MAX_OPS, OpKind, OpPermit, Outbound};
-use crate::actors::supervision::text_of;
+use crate::actors::supervision::{guard, text_of};
 use crate::config::Config;
 use crate::protocol::close::Close;
 use crate::protocol::error::{ErrorCode, RejectCode};
@@ -113,8 +113,8 @@ pub(crate) struct Connection {
     stage: Stage,
     /// The burst at which reading was paused, and how far it is done.
     paused_at: Option<(Burst, usize)>,
-    /// Whether the message at which it was paused has waited long enough.
-    has_held: bool,
+    /// Whether the next message waits for room in a mailbox.
+    hold: Hold,
     budget: HoldBudget,
     op_rate: Rate,
     ops_this_turn: usize,
@@ -126,6 +126,15 @@ pub(crate) struct Connection {
     has_asked_again: bool,
     /// Whether the gateway was told of the end.
     has_told: bool,
+}
+
+/// How a message stands whose target's mailbox is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    No,
+    Waiting,
+    /// It has waited long enough.
+    Spent,
 }
 
 /// How far a connection has come.
@@ -190,7 +199,7 @@ impl Connection {
             outgoing: Rc::default(),
             stage: Stage::Silent,
             paused_at: None,
-            has_held: false,
+            hold: Hold::No,
             budget: HoldBudget::new(entrance.config.hold),
             op_rate: Rate::new(entrance.config.max_ops_per_second),
             ops_this_turn: 0,
@@ -233,6 +242,15 @@ impl Connection {
         }
         self.flush();
         bursts::give_back(burst);
+    }
+
+    /// Runs a handler. A panic that is not about one message ends the connection, as its end would:
+    /// an actor that panics is not told that it stops.
+    fn guarded(&mut self, context: &mut Ctx, handler: impl FnOnce(&mut Self, &mut Ctx)) {
+        let shared = self.entrance.routes.shared().clone();
+        guard::<Self, ()>("a connection", Part::Connection, &shared.panics, context, |context| {
+            handler(self, context);
+        });
     }
 
     /// Handles an item; if that panics, the offending message is answered with `internal` and
@@ -287,8 +305,10 @@ impl Connection {
                     service.is_confirmed = true;
                     self.entrance.gateway.do_send(Confirm(self.id));
                 }
-                let outcome = service.dispatcher.message(text, room, !self.has_held);
-                self.has_held = false;
+                let outcome = service.dispatcher.message(text, room, self.hold != Hold::Spent);
+                if !matches!(outcome, Outcome::Full(_)) {
+                    self.hold = Hold::No;
+                }
                 self.follow(outcome, context)
             }
             // The service's close frame may be behind it.
@@ -385,7 +405,7 @@ impl Actor for Connection {
 
 impl StreamHandler<Burst> for Connection {
     fn handle(&mut self, burst: Burst, context: &mut Ctx) {
-        self.work(burst, 0, context);
+        self.guarded(context, |connection, context| connection.work(burst, 0, context));
     }
 }
 
@@ -399,6 +419,12 @@ impl Handler<Outbound> for Connection {
     type Result = ();
 
     fn handle(&mut self, outbound: Outbound, context: &mut Ctx) {
+        self.guarded(context, |connection, context| connection.take_outbound(outbound, context));
+    }
+}
+
+impl Connection {
+    fn take_outbound(&mut self, outbound: Outbound, context: &mut Ctx) {
         match outbound {
             Outbound::Frames(frames) => self.outgoing.borrow_mut().push_frames(frames),
             Outbound::Op { frame, permit, kind } => {

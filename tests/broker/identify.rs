@@ -172,6 +172,23 @@ fn sessions_and_connections_are_bounded() {
     b.close(4000);
     gateway.service("c");
 
+    // One that is away and holds something keeps its place; one that holds nothing does not.
+    let gateway = Gateway::start(&["--max-sessions=2"]);
+    let mut a = gateway.service("a");
+    gateway.service("b").vanish();
+    gateway.wait_for_log("b is away");
+    a.send("b", "x", "1");
+    a.expect_nothing();
+    let mut third = gateway.connect();
+    third.send_identify("c", json!({}));
+    third.expect_reject("at_capacity");
+    let mut b = gateway.service("b");
+    assert_eq!(b.next().topic(), "x");
+    b.vanish();
+    eventually("b is away again", || (gateway.metric("gateway_sessions", "away") == 1).then_some(()));
+    gateway.service("c").expect_nothing();
+    gateway.wait_for_log("b is down: it held nothing");
+
     let gateway = Gateway::start(&["--max-connections=1"]);
     let mut first = gateway.service("a");
     gateway.connect().expect_reject("at_capacity");

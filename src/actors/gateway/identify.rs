@@ -25,6 +25,9 @@ use crate::state::shards::{Departure, Input};
 /// of the connection that has it may still be on the way through another thread.
 pub const SECOND_LOOK: Duration = Duration::from_millis(50);
 
+/// Of `max_sessions`, the part that is forgotten at once where places are needed.
+const IDLE_SHARE: usize = 64;
+
 /// How long a connection that is closed may take to end by itself.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -122,7 +125,14 @@ impl Gateway {
         context: &mut Context<Self>,
     ) -> Result<FirstMessage, Refusal> {
         let claim = Claim { name: &applicant.name, session: applicant.identify.session.as_deref(), address };
-        match self.registry.check(claim, has_hung_up, Instant::now()) {
+        let now = Instant::now();
+        let mut checked = self.registry.check(claim, has_hung_up, now);
+        if checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity)
+            && self.forget_idle_sessions()
+        {
+            checked = self.registry.check(claim, has_hung_up, now);
+        }
+        match checked {
             Ok(finds) => self.accept(applicant, finds, link, arbiter, context).map_err(Refusal::Reject),
             Err(reject) => {
                 log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
@@ -132,6 +142,25 @@ impl Gateway {
                 Err(if is_taken { taken(reject) } else { Refusal::Reject(reject) })
             }
         }
+    }
+
+    /// Ends sessions that have been away for longest, of those that hold neither messages nor shards:
+    /// nothing is lost with them, and somebody else needs a place. Some at a time, since each look goes
+    /// over all of them.
+    fn forget_idle_sessions(&mut self) -> bool {
+        let at_once = self.config.max_sessions / IDLE_SHARE + 1;
+        let holders = self.shards_by_holder();
+        let is_idle = |(name, known): &(&Name, &Known<Handle>)| {
+            !known.is_up() && known.handle.route.gauge().held().is_zero() && !holders.contains_key(*name)
+        };
+        let mut idle: Vec<(Instant, Name)> =
+            self.registry.iter().filter(is_idle).map(|(name, known)| (known.since, name.clone())).collect();
+        idle.sort_unstable_by_key(|(since, _)| *since);
+        idle.truncate(at_once);
+        for (_, name) in &idle {
+            self.end_session(name, "it held nothing, and there were max_sessions sessions", VANISHED);
+        }
+        !idle.is_empty()
     }
 
     fn applicant(&mut self, by: By, address: IpAddr, now: Instant) -> Result<Applicant, Refusal> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Handler, Message, ResponseFuture};
 
-use super::{Gateway, unix_ms};
+use super::{Gateway, Handle, unix_ms};
 use crate::actors::client_session::Order;
 use crate::actors::shard_allocator;
 use crate::protocol::close::Close;
@@ -13,13 +13,26 @@ use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::GatewayOp;
 use crate::routes::ShardTable;
 use crate::state::account::Amount;
-use crate::state::registry::Stopping;
+use crate::state::registry::{Known, Stopping};
 use crate::state::shards::{Departure, Report};
 
-/// Asks for every service.
+/// Asks whether the gateway handles what it is sent.
 #[derive(Debug, Message)]
-#[rtype(result = "Vec<ServiceView>")]
-pub struct ListServices;
+#[rtype(result = "()")]
+pub struct Ping;
+
+impl Handler<Ping> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, _: Ping, _: &mut Self::Context) {}
+}
+
+/// Asks for every service, or for one. `None`: the gateway failed at it.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Vec<ServiceView>>")]
+pub struct ListServices {
+    pub only: Option<Name>,
+}
 
 /// A service, as operators see it.
 #[derive(Debug, Clone)]
@@ -44,10 +57,18 @@ pub enum ServiceState {
 }
 
 impl Handler<ListServices> for Gateway {
-    type Result = Vec<ServiceView>;
+    type Result = Option<Vec<ServiceView>>;
 
-    fn handle(&mut self, _: ListServices, context: &mut Self::Context) -> Vec<ServiceView> {
-        self.guarded(context, |gateway, _| gateway.list_services()).unwrap_or_default()
+    fn handle(&mut self, ListServices { only }: ListServices, context: &mut Self::Context) -> Self::Result {
+        self.guarded(context, |gateway, _| match only {
+            Some(name) => gateway
+                .registry
+                .get(&name)
+                .map(|known| view(&name, known, gateway.shards_of(&name)))
+                .into_iter()
+                .collect(),
+            None => gateway.list_services(),
+        })
     }
 }
 
@@ -57,24 +78,15 @@ impl Gateway {
         let mut views: Vec<_> = self
             .registry
             .iter()
-            .map(|(name, known)| ServiceView {
-                name: name.clone(),
-                state: match (known.is_up(), known.stopping) {
-                    (false, _) => ServiceState::Away,
-                    (true, None) => ServiceState::Up,
-                    (true, Some(_)) => ServiceState::Stopping,
-                },
-                since: unix_ms() - u64::try_from(known.since.elapsed().as_millis()).unwrap_or(0),
-                queued: known.handle.route.gauge().held(),
-                shards: shards.remove(name).map(Vec::from_iter).unwrap_or_default(),
-                group: known.group.clone(),
+            .map(|(name, known)| {
+                view(name, known, shards.remove(name).map(Vec::from_iter).unwrap_or_default())
             })
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
 
-    fn shards_by_holder(&self) -> HashMap<&Name, BTreeSet<ShardId>> {
+    pub(super) fn shards_by_holder(&self) -> HashMap<&Name, BTreeSet<ShardId>> {
         let mut shards: HashMap<&Name, BTreeSet<ShardId>> = HashMap::new();
         for (holder, id) in
             [Some(&self.table), self.filling.as_ref()].into_iter().flatten().flat_map(ShardTable::leases)
@@ -82,6 +94,21 @@ impl Gateway {
             shards.entry(holder).or_default().insert(id);
         }
         shards
+    }
+}
+
+fn view(name: &Name, known: &Known<Handle>, shards: Vec<ShardId>) -> ServiceView {
+    ServiceView {
+        name: name.clone(),
+        state: match (known.is_up(), known.stopping) {
+            (false, _) => ServiceState::Away,
+            (true, None) => ServiceState::Up,
+            (true, Some(_)) => ServiceState::Stopping,
+        },
+        since: unix_ms() - u64::try_from(known.since.elapsed().as_millis()).unwrap_or(0),
+        queued: known.handle.route.gauge().held(),
+        shards,
+        group: known.group.clone(),
     }
 }
 

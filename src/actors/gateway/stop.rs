@@ -129,6 +129,9 @@ impl Gateway {
         for (name, left) in slow {
             log::warn!("{name} did not take {left} messages within stop_ms; they are returned");
             self.order(&name, Order::Close(Close::Restart));
+            if let Some(link) = self.registry.get(&name).and_then(|known| known.handle.link.as_ref()) {
+                link.life.cut_off_after(CLOSE_GRACE);
+            }
             self.end_session(&name, REASON, Departure::Vanished { last_frame: None });
         }
     }

@@ -127,6 +127,12 @@ impl Handler<Identified> for Connection {
     type Result = ();
 
     fn handle(&mut self, Identified(answer): Identified, context: &mut Ctx) {
+        self.guarded(context, |connection, context| connection.take_answer(answer, context));
+    }
+}
+
+impl Connection {
+    fn take_answer(&mut self, answer: Result<FirstMessage, Refusal>, context: &mut Ctx) {
         if !matches!(self.stage, Stage::Identifying) {
             return;
         }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
-use super::{Burst, Connection, Ctx, Flow, MAX_OPS, OpPermit};
+use super::{Burst, Connection, Ctx, Flow, Hold, MAX_OPS, OpPermit};
 use crate::state::route::Route;
 use crate::state::tally::Held;
 
@@ -78,15 +78,18 @@ impl Connection {
 
     /// Holds the sender until the mailbox has room, or its budget is spent.
     pub(super) fn hold(&mut self, route: Arc<Route>, context: &mut Ctx) {
-        self.note_held(Held::MailboxFull);
+        // It looks again and again while one message waits.
+        if std::mem::replace(&mut self.hold, Hold::Waiting) == Hold::No {
+            self.note_held(Held::MailboxFull);
+        }
         let start = Instant::now();
         let left = self.budget.left(start);
         let waiting = route.clone();
         let waited = async move { timeout(left, room(&waiting)).await.is_ok() };
         self.wait_for(waited, context, move |connection, has_room| {
             connection.budget.spend(start, Instant::now());
-            connection.has_held = !has_room;
             if !has_room {
+                connection.hold = Hold::Spent;
                 route.gauge().start_refusing();
             }
         });
