@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::attacker::yield_to_others;
-use crate::bystanders::Bystanders;
+use crate::bystanders::{Bystanders, Times};
 use crate::support::{Gateway, eventually};
 
 /// How often quiet and attack take turns in one try.
@@ -17,9 +17,12 @@ const TRIES: usize = 3;
 /// How much slower the bystanders may get.
 const FACTOR: u32 = 3;
 
-/// What one time slice of the kernel's scheduler may add: an attacker on the same machine takes
-/// processor time from everybody, whatever the gateway does.
-const TIME_SLICE: Duration = Duration::from_millis(4);
+/// What the attackers' share of two cores may add: they are on the same machine, and their side of
+/// each connection is work of the kernel's, whatever the gateway does.
+const SAME_MACHINE: Duration = Duration::from_millis(1);
+
+/// Nobody is held back for longer than a full mailbox holds its sender (`hold_ms`).
+const LONGEST: Duration = Duration::from_millis(250);
 
 /// Attacks take turns.
 static TURN: Mutex<()> = Mutex::new(());
@@ -59,14 +62,16 @@ pub(crate) fn endure(
     let mut bystanders = Bystanders::new(gateway);
     let before = gateway.memory_kib("VmRSS");
     let is_met = (0..TRIES).any(|_| {
-        let (mut quiet, mut attacked) = (Vec::new(), Vec::new());
+        let (mut quiet, mut attacked, mut longest) = (Vec::new(), Vec::new(), Duration::ZERO);
         for _ in 0..ROUNDS {
-            quiet.push(bystanders.p99());
-            attacked.push(under_attack(gateway, &has_begun, &attack, &mut bystanders));
+            quiet.push(bystanders.times().p99);
+            let times = under_attack(gateway, &has_begun, &attack, &mut bystanders);
+            attacked.push(times.p99);
+            longest = longest.max(times.longest);
         }
         let (quiet, attacked) = (median(quiet), median(attacked));
-        println!("p99 of the bystanders: {quiet:?} in quiet, {attacked:?} under attack");
-        attacked <= quiet * FACTOR + TIME_SLICE
+        println!("p99 of the bystanders: {quiet:?} in quiet, {attacked:?} under attack; longest {longest:?}");
+        attacked <= quiet * FACTOR + SAME_MACHINE && longest <= LONGEST
     });
     let grown = gateway.memory_kib("VmHWM").saturating_sub(before) / 1024;
     println!("memory grew by {grown} MiB, {memory_mib} are allowed");
@@ -79,7 +84,7 @@ fn under_attack(
     has_begun: &impl Fn(&Gateway) -> bool,
     attack: &(impl Fn(&Gateway, &Progress) + Sync),
     bystanders: &mut Bystanders,
-) -> Duration {
+) -> Times {
     let progress = Progress::default();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -89,7 +94,7 @@ fn under_attack(
         // Ends the attack even if the measurement panics: the scope waits for it.
         let _end = EndAtDrop(&progress);
         eventually("the attack is under way", || (progress.steps() > 20 && has_begun(gateway)).then_some(()));
-        bystanders.p99()
+        bystanders.times()
     })
 }
 

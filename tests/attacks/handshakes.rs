@@ -111,6 +111,13 @@ fn heads_that_are_too_large_are_refused() {
     let _turn = take_turn();
     let gateway = Gateway::start(&[]);
     let large = format!("GET /gateway HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(200_000));
+    let mut once = Attacker::connect(gateway.address()).unwrap();
+    while once.send(large.as_bytes()).is_ok() && !once.has_sent_all() {}
+    let came = String::from_utf8(once.read_to_end()).unwrap();
+    assert!(came.starts_with("HTTP/1.1 4") || came.is_empty(), "{came}");
+    eventually("it is counted", || {
+        (gateway.metric("gateway_turned_away_total", "no_request") > 0).then_some(())
+    });
     endure(
         &gateway,
         24,
@@ -143,6 +150,27 @@ fn a_flood_of_identifies_for_a_taken_name_is_rejected() {
         }
     });
     owner.expect_nothing();
+}
+
+#[test]
+fn a_connection_carries_one_request() {
+    let gateway = Gateway::start(&[]);
+    let mut attacker = Attacker::connect(gateway.address()).unwrap();
+    let request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    attacker.send(request.repeat(2).as_bytes()).unwrap();
+    let came = String::from_utf8(attacker.read_to_end()).unwrap();
+    assert_eq!(came.matches("HTTP/1.1 200").count(), 1, "{came}");
+}
+
+#[test]
+fn a_build_for_users_cannot_be_made_to_panic() {
+    let gateway = Gateway::start(&[]);
+    let mut service = gateway.service("a");
+    for part in ["connection", "session", "gateway", "allocator", "account"] {
+        service.send_op(&serde_json::json!({"panic": part}));
+        service.expect_error("malformed");
+    }
+    assert_eq!(gateway.metric("gateway_panics_total", ""), 0);
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl Run {
             "--hold-ms=5",
             "--resume-window-ms=600000",
             "--heartbeat-ms=60000",
+            "--identify-timeout-ms=600000",
             "--log=warn,gateway::server=debug",
         ]);
         let actors = (0..SERVICES).map(Actor::new).collect();
@@ -63,14 +64,16 @@ impl Run {
             0..45 => self.send(index),
             45..66 => drop(actor.read(50)),
             66..78 => actor.acknowledge(),
-            78..81 => actor.vanish(),
-            // Killed with bytes unread: its socket is reset.
-            81..84 => actor.connection = None,
+            78..80 => actor.vanish(),
+            80..82 => actor.reset(),
+            82 => actor.open_spare(&self.gateway),
+            83 => actor.start_and_die(&self.gateway),
             84..86 => actor.freeze(),
             86..88 => actor.deaf_for = 10,
             88..90 => {
                 // Another process takes it over.
                 let old = actor.connection.take();
+                actor.has_lost = true;
                 actor.start(&self.gateway, true);
                 drop(old);
             }
@@ -79,6 +82,7 @@ impl Run {
             94 => {
                 // Too often: it is given up.
                 actor.provoke("session", 6);
+                actor.has_lost = true;
                 actor.was_down = true;
             }
             95 => actor.provoke("connection", 1),
@@ -120,8 +124,8 @@ impl Run {
         self.gateway.signal(Signal::SIGTERM);
         let Self { gateway, actors, .. } = self;
         // Whoever is away, or frozen, is not waited for.
-        actors.iter_mut().filter(|actor| actor.connection.is_none()).for_each(|actor| actor.was_down = true);
         for actor in actors.iter_mut() {
+            actor.was_down |= actor.connection.is_none() || actor.is_contested;
             actor.deaf_for = 0;
         }
         eventually("all connections are closed", || {

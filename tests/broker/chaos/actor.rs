@@ -13,6 +13,12 @@ const FIRST_ACKNOWLEDGING: usize = 2;
 pub(super) struct Actor {
     pub(super) index: usize,
     pub(super) connection: Option<Service>,
+    /// A WebSocket that was opened before others, and has not identified.
+    spare: Option<Service>,
+    /// Whether another connection may have its session, one that died.
+    pub(super) is_contested: bool,
+    /// Whether a connection of it was lost, with what it had been handed.
+    pub(super) has_lost: bool,
     /// Connections of processes that are frozen, or whose host is gone: open, and silent for good.
     frozen: Vec<Service>,
     session: Value,
@@ -46,12 +52,13 @@ impl Actor {
     /// Starts the process: it identifies, with the secret of its session or without. False: its
     /// name has a live connection, a frozen one, and it does not know the secret.
     pub(super) fn start(&mut self, gateway: &Gateway, knows_secret: bool) -> bool {
-        let mut service = gateway.connect();
+        let mut service = self.spare.take().unwrap_or_else(|| gateway.connect());
         let mut fields = json!({"receipts": true, "ack": self.acknowledges()});
         if knows_secret && !self.session.is_null() {
             fields["session"] = self.session.clone();
         }
         service.send_identify(&self.name(), fields);
+        // A spare one may have waited so long that it was closed.
         let answer = service.next();
         let data = &answer.json["d"];
         if data["opcode"] == 2 {
@@ -64,8 +71,24 @@ impl Actor {
         self.last.clear();
         self.number = None;
         self.deaf_for = 0;
+        self.is_contested = false;
         self.connection = Some(service);
         true
+    }
+
+    /// Opens a WebSocket for later.
+    pub(super) fn open_spare(&mut self, gateway: &Gateway) {
+        self.spare.get_or_insert_with(|| gateway.connect());
+    }
+
+    /// A process that asks to take the session over, and is killed before the answer comes.
+    pub(super) fn start_and_die(&mut self, gateway: &Gateway) {
+        let mut service = gateway.connect();
+        let fields = json!({"session": self.session, "receipts": true, "ack": self.acknowledges()});
+        service.send_identify(&self.name(), fields);
+        // Whether it got so far cannot be seen, nor what it was handed.
+        self.has_lost = true;
+        self.is_contested = true;
     }
 
     pub(super) fn send(&mut self, to: usize, numbers: std::ops::Range<u64>) {
@@ -85,19 +108,28 @@ impl Actor {
     /// Ends the connection without a word: FIN.
     pub(super) fn vanish(&mut self) {
         if let Some(connection) = self.connection.take() {
+            self.has_lost = true;
             connection.vanish();
         }
     }
 
     /// No FIN, no RST: nobody is there any more, and nobody says so.
     pub(super) fn freeze(&mut self) {
+        self.has_lost = true;
         self.frozen.extend(self.connection.take());
+    }
+
+    /// Is killed with bytes unread: its socket is reset.
+    pub(super) fn reset(&mut self) {
+        self.has_lost = true;
+        self.connection = None;
     }
 
     /// Leaves for good: its session is over.
     pub(super) fn leave(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.close(4000);
+            self.has_lost = true;
             self.was_down = true;
         }
     }
@@ -113,6 +145,7 @@ impl Actor {
             match connection.poll() {
                 Ok(Some(message)) => self.got(&message),
                 Ok(None) => return true,
+                // All that came before the end was read.
                 Err(()) => {
                     self.connection = None;
                     return false;

@@ -66,7 +66,9 @@ fn check_target(target: &Actor, counted: Counted, seen: &Seen) {
     let mut lost = if target.was_down { counted.dead + counted.returned - seen.returned } else { 0 };
     if !target.acknowledges() {
         assert!(seen.delivered <= counted.delivered, "{name}: {counted:?}, {seen:?}");
-        lost += counted.delivered - seen.delivered;
+        let unseen = counted.delivered - seen.delivered;
+        assert!(target.has_lost || unseen == 0, "{name} lost no connection: {counted:?}, {seen:?}");
+        lost += unseen;
     }
     assert!(seen.missing <= lost, "{name}: messages were lost: {counted:?}, {seen:?}");
     assert!(target.was_down || counted.returned == 0, "{name}: {counted:?}");
