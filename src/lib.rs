@@ -61,3 +61,4 @@ pub mod routes;
 pub mod server;
 mod socket;
 pub mod state;
+pub mod store;
