@@ -3,6 +3,25 @@
 //! A [`Store`] is one directory with one file. It knows the pool's [`Change`]s only as entries, and
 //! nothing of who makes them. One [`apply`](Store::apply) is one transaction: when it returns, all of
 //! it has reached the disk; whatever happens before that, a restart finds all of it or nothing.
+//!
+//! # Why redb
+//!
+//! Three stores were compared, on two busy cores and an ext4 disk; features trimmed. A transaction is
+//! what a lease changes, three entries, synced; 4,096 leases were one each, then 500 were changed.
+//!
+//! | | redb 4.6 | fjall 3.1 | SQLite (rusqlite 0.43, bundled, WAL) |
+//! |---|---|---|---|
+//! | new crates | 1 | 43 | 10, and a C compiler |
+//! | build from nothing, debug / release | 14-21 s / 19-68 s | 21-70 s / 107-159 s | 24-57 s / 124-143 s |
+//! | one transaction, median (p99) | 0.6 ms (6 ms) | 0.1 ms (4 ms) | 0.2 ms (0.3 ms) |
+//! | disk, 4,096 leases | 2.9 MiB | 2.8 MiB | 5.8 MiB, its log included |
+//! | a damaged page | always found: checksums | not looked into | not by default: no checksums |
+//!
+//! Speed decides nothing here: Discord grants permits seconds apart. What does is that nothing damaged
+//! passes for sound, and redb has that twice: every page has a checksum, all of them are read at the
+//! start, and a commit in two phases is never taken back unseen. (With one phase, the default and a
+//! third faster, a damaged last commit silently gives way to the one before: epochs would go back. The
+//! tests show it.)
 
 #[cfg(test)]
 mod tests;
@@ -77,7 +96,7 @@ pub enum StoreError {
 impl Store {
     /// Opens the store in that directory, and makes both where they are not there.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let unusable = |error: io::Error| unusable(directory, error);
+        let unusable = |error: io::Error| unusable(directory, &error);
         make_directory(directory).map_err(unusable)?;
         let lock = lock(directory)?;
         let file = directory.join(FILE_NAME);
@@ -107,7 +126,7 @@ impl Store {
         self.database()?;
         // Not put back where it fails: redb refuses everything after an error of the disk.
         let database = self.database.take().expect("it was opened just now");
-        write(&database, changes).map_err(|error| unusable(&self.path(), error))?;
+        write(&database, changes).map_err(|error| unusable(&self.path(), &error))?;
         self.database = Some(database);
         Ok(())
     }
@@ -120,7 +139,7 @@ impl Store {
     }
 }
 
-fn unusable(path: &Path, why: impl ToString) -> StoreError {
+fn unusable(path: &Path, why: &impl ToString) -> StoreError {
     StoreError::Unusable { path: shown(path), why: one_line(&why.to_string()) }
 }
 
@@ -153,7 +172,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 
 fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join(LOCK_NAME);
-    let unusable = |error| unusable(&path, error);
+    let unusable = |error: io::Error| unusable(&path, &error);
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
     let mut file = options.map_err(unusable)?;
     match file.try_lock() {
@@ -189,7 +208,7 @@ fn create(directory: &Path) -> Result<(), StoreError> {
         fs::rename(&unfinished, &path)?;
         Ok(sync_directory(directory)?)
     };
-    make().map_err(|error| unusable(&path, error))
+    make().map_err(|error| unusable(&path, &error))
 }
 
 fn builder() -> redb::Builder {
@@ -204,7 +223,7 @@ fn open(path: &Path) -> Result<Database, StoreError> {
         DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
             StoreError::Locked { directory: shown(path), process: None }
         }
-        DatabaseError::Storage(StorageError::Io(error)) if !is_damage(&error) => unusable(path, error),
+        DatabaseError::Storage(StorageError::Io(error)) if !is_damage(&error) => unusable(path, &error),
         error => damaged(path, &error),
     })?;
     match format(&database) {

@@ -42,7 +42,9 @@ fn fill(store: &mut Store) -> Snapshot {
     let mut expected = Snapshot::default();
     for changes in &steps {
         store.apply(changes).unwrap();
-        changes.iter().for_each(|change| expected.apply(change));
+        for change in changes {
+            expected.apply(change);
+        }
     }
     expected
 }
@@ -106,7 +108,9 @@ fn a_store_is_opened_anew_after_a_write_that_failed() {
     assert!(error.contains("cannot keep the shard pool"), "{error}");
     fs::rename(&aside, &path).unwrap();
     store.apply(&changes).unwrap();
-    changes.iter().for_each(|change| expected.apply(change));
+    for change in &changes {
+        expected.apply(change);
+    }
     assert_eq!(store.snapshot().unwrap(), expected);
 }
 
@@ -161,7 +165,7 @@ fn a_damaged_file_never_passes_for_an_older_or_an_empty_store() {
             let scratch = scratch();
             fs::write(scratch.path().join(FILE_NAME), &damage).unwrap();
             match Store::open(scratch.path()).and_then(|mut store| store.snapshot()) {
-                Ok(snapshot) => assert_eq!(snapshot, expected, "an other state was read"),
+                Ok(snapshot) => assert!(snapshot == expected, "another state than the last was read"),
                 Err(StoreError::Damaged { .. }) => refused += 1,
                 Err(error) => panic!("{error}"),
             }
