@@ -223,7 +223,8 @@ mod tests {
 
     fn run(args: &[&str], variables: &[(&str, &str)]) -> Result<Command, Stop> {
         let args = ["gateway"].iter().chain(args).map(OsString::from);
-        let variables = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let variables = [("HOME", "/home/me")].iter().chain(variables);
+        let variables = variables.map(|(name, value)| ((*name).into(), (*value).into())).collect();
         parse(args, variables, &|path| match path.to_str() {
             Some("/etc/gateway.toml") => Ok("stop_ms = 7\nshards = 3\n".to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
@@ -235,6 +236,10 @@ mod tests {
             Ok(Command::Serve(loaded)) => loaded.config,
             other => panic!("{args:?} did not serve but gave {other:?}"),
         }
+    }
+
+    fn defaults() -> Config {
+        Config { data_dir: Some("/home/me/.local/state/gateway".into()), ..Config::default() }
     }
 
     fn refused(args: &[&str]) -> String {
@@ -260,13 +265,13 @@ mod tests {
 
     #[test]
     fn no_command_serves() {
-        assert_eq!(served(&[]), Config::default());
-        assert_eq!(served(&["serve"]), Config::default());
+        assert_eq!(served(&[]), defaults());
+        assert_eq!(served(&["serve"]), defaults());
     }
 
     #[test]
     fn settings_are_taken_with_and_without_the_command() {
-        let expected = Config { shards: 16, ..Config::default() };
+        let expected = Config { shards: Some(16), ..defaults() };
         assert_eq!(served(&["--shards", "16"]), expected);
         assert_eq!(served(&["serve", "--shards=16"]), expected);
     }

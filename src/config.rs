@@ -5,6 +5,7 @@
 //! typed in [`crate::cli`]. Nothing here touches the process: variables and the reader of files are
 //! passed in.
 
+mod directory;
 mod setting;
 mod table;
 #[cfg(test)]
@@ -26,7 +27,7 @@ pub struct Sources<'a> {
     pub flags: BTreeMap<&'static str, String>,
     /// `--config`
     pub file: Option<PathBuf>,
-    /// The environment; what doesn't start with `GATEWAY_` is passed over.
+    /// The environment; of what doesn't start with `GATEWAY_`, only `XDG_STATE_HOME` and `HOME` count.
     pub variables: Vec<(String, String)>,
     pub read_file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
@@ -81,6 +82,11 @@ pub enum ConfigError {
          --expose-without-credentials to accept that ({origin})"
     )]
     Exposed { got: String, origin: String },
+    #[error(
+        "data_dir: there is no default: neither XDG_STATE_HOME nor HOME is set to an absolute path; expected \
+         --data-dir to name a directory, or --data-dir=none to keep everything in memory"
+    )]
+    NoHome,
 }
 
 type InForce = BTreeMap<&'static str, (Value, Origin)>;
@@ -118,6 +124,10 @@ impl Config {
             .map(|setting| (setting.name, (setting.kind.default_value(), Origin::Default)))
             .collect();
         let Sources { flags, file, variables, read_file } = sources;
+        let variables: BTreeMap<_, _> = variables.into_iter().collect();
+        let data_dir = directory::default(&variables);
+        let has_home = data_dir.is_some();
+        in_force.extend(data_dir.map(|path| ("data_dir", (Value::Text(path), Origin::Default))));
         let variables: BTreeMap<_, _> =
             variables.into_iter().filter(|(name, _)| name.starts_with(VARIABLE_PREFIX)).collect();
 
@@ -138,6 +148,9 @@ impl Config {
             }
         }
 
+        if !has_home && matches!(in_force["data_dir"].1, Origin::Default) {
+            return Err(ConfigError::NoHome);
+        }
         let config = Self::from_values(|name| in_force[name].0.clone());
         check_together(&config, &in_force)?;
         Ok(Loaded { config, warnings: unknown_variables(&variables), in_force })

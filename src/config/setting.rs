@@ -15,6 +15,8 @@ use std::{
 
 use log::LevelFilter;
 
+use super::directory;
+
 pub(crate) const VARIABLE_PREFIX: &str = "GATEWAY_";
 
 /// One entry of the table.
@@ -45,9 +47,9 @@ impl Setting {
     pub(crate) fn placeholder(&self) -> String {
         match &self.kind {
             Kind::Address { .. } => "IP:PORT".to_owned(),
-            Kind::Number { unit, .. } => unit.to_uppercase(),
+            Kind::Number { unit, .. } | Kind::NumberOr { unit, .. } => unit.to_uppercase(),
             Kind::Switch => "BOOL".to_owned(),
-            Kind::Only(_) => "VALUE".to_owned(),
+            Kind::StateDirectory => "DIRECTORY".to_owned(),
             Kind::LogFilter { .. } => "FILTER".to_owned(),
         }
     }
@@ -59,9 +61,11 @@ impl Setting {
             Kind::Number { unit, range, default } => {
                 format!("{help} [{} to {} {unit}; default: {default}]", range.start(), range.end())
             }
-            Kind::Address { default } | Kind::Only(default) | Kind::LogFilter { default } => {
-                format!("{help} [default: {default}]")
+            Kind::NumberOr { unit, range, word } => {
+                format!("{help} [{} to {} {unit}, or {word}; default: {word}]", range.start(), range.end())
             }
+            Kind::Address { default } | Kind::LogFilter { default } => format!("{help} [default: {default}]"),
+            Kind::StateDirectory => format!("{help} [default: {}]", directory::DEFAULT),
             Kind::Switch => format!("{help} [default: false]"),
         }
     }
@@ -78,10 +82,16 @@ pub(crate) enum Kind {
         range: RangeInclusive<u64>,
         default: Amount,
     },
+    /// A number, or the word, which is the default.
+    NumberOr {
+        unit: &'static str,
+        range: RangeInclusive<u64>,
+        word: &'static str,
+    },
     /// `true` or `false`; off unless given.
     Switch,
-    /// The one value that is supported so far.
-    Only(&'static str),
+    /// A path, or `none`. The default is the environment's to say: see [`directory`].
+    StateDirectory,
     LogFilter {
         default: &'static str,
     },
@@ -122,7 +132,9 @@ impl Kind {
                 Value::Number(cores.clamp(*range.start(), *range.end()))
             }
             Self::Switch => Value::Switch(false),
-            Self::Only(default) | Self::LogFilter { default } => Value::Text((*default).to_owned()),
+            Self::NumberOr { word, .. } => Value::Text((*word).to_owned()),
+            Self::StateDirectory => Value::Text(directory::NONE.to_owned()),
+            Self::LogFilter { default } => Value::Text((*default).to_owned()),
         }
     }
 
@@ -130,9 +142,12 @@ impl Kind {
     pub(super) fn parse(&self, typed: &str) -> Option<Value> {
         match self {
             Self::Address { .. } => parse_address(typed).map(Value::Address),
-            Self::Number { range, .. } => number_within(range, typed.parse().ok()?),
+            Self::NumberOr { word, .. } if typed == *word => Some(Value::Text(typed.to_owned())),
+            Self::Number { range, .. } | Self::NumberOr { range, .. } => {
+                number_within(range, typed.parse().ok()?)
+            }
             Self::Switch => typed.parse().ok().map(Value::Switch),
-            Self::Only(value) => (typed == *value).then(|| Value::Text(typed.to_owned())),
+            Self::StateDirectory => directory::is_path(typed).then(|| Value::Text(typed.to_owned())),
             Self::LogFilter { .. } => is_log_filter(typed).then(|| Value::Text(typed.to_owned())),
         }
     }
@@ -140,8 +155,11 @@ impl Kind {
     /// A value given in the file, where it has a type.
     pub(super) fn parse_toml(&self, value: &toml::Value) -> Option<Value> {
         match (self, value) {
-            (Self::Number { range, .. }, toml::Value::Integer(n)) => {
+            (Self::Number { range, .. } | Self::NumberOr { range, .. }, toml::Value::Integer(n)) => {
                 number_within(range, u64::try_from(*n).ok()?)
+            }
+            (Self::NumberOr { word, .. }, toml::Value::String(text)) => {
+                (text == word).then(|| Value::Text(text.clone()))
             }
             (Self::Switch, toml::Value::Boolean(on)) => Some(Value::Switch(*on)),
             (Self::Number { .. } | Self::Switch, _) => None,
@@ -158,7 +176,12 @@ impl Kind {
                 format!("a whole number of {unit} from {} to {}", range.start(), range.end())
             }
             Self::Switch => "`true` or `false`".to_owned(),
-            Self::Only(value) => format!("`{value}`, the only value supported yet"),
+            Self::NumberOr { unit, range, word } => {
+                format!("a whole number of {unit} from {} to {}, or `{word}`", range.start(), range.end())
+            }
+            Self::StateDirectory => {
+                "the path of a directory, or `none` to keep everything in memory".to_owned()
+            }
             Self::LogFilter { .. } => {
                 "a log filter such as `info` or `warn,gateway=debug`, its levels out of off, error, warn, \
                  info, debug and trace"
@@ -277,10 +300,20 @@ impl Field for String {
     }
 }
 
+/// A number, or `None` for the word.
+impl Field for Option<u32> {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Text(_) => None,
+            number => Some(u32::from_value(number)),
+        }
+    }
+}
+
 /// A path, or `none`.
 impl Field for Option<PathBuf> {
     fn from_value(value: Value) -> Self {
         let text = String::from_value(value);
-        (text != "none").then(|| text.into())
+        (text != directory::NONE).then(|| text.into())
     }
 }

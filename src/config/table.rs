@@ -44,8 +44,8 @@ settings! {
     /// Threads that serve connections.
     "workers" => workers: usize = Kind::one_per_core("threads", 1..=1_024);
 
-    /// Shard ids to give out: Discord's `shard_count`.
-    "shards" => shards: u32 = Kind::number("shards", 1..=65_536, 1);
+    /// Shard ids to give out: Discord's `shard_count`; `stored` is what `data_dir` has, 1 at first.
+    "shards" => shards: Option<u32> = Kind::NumberOr { unit: "shards", range: 1..=65_536, word: "stored" };
 
     /// Connections at once; beyond it a service is rejected with `at_capacity`. Lowered, with a
     /// warning, to what the descriptor limit allows (each takes two).
@@ -141,9 +141,9 @@ settings! {
     /// How many keys IDENTIFY to Discord side by side, where Discord has not been asked.
     "max_concurrency" => max_concurrency: u32 = Kind::number("keys", 1..=1_024, 1);
 
-    /// Directory of what survives a restart; `none` keeps everything in memory, and is all that is
-    /// supported yet.
-    "data_dir" => data_dir: Option<PathBuf> = Kind::Only("none");
+    /// Directory of what survives a restart: who holds which shard id. `none` keeps everything in
+    /// memory.
+    "data_dir" => data_dir: Option<PathBuf> = Kind::StateDirectory;
 
     /// What is logged: a level, or levels by module as `env_logger` reads them.
     "log" => log: String = Kind::LogFilter { default: "info" };

@@ -18,7 +18,11 @@ impl Given<'_> {
         Config::load(Sources {
             flags: self.flags.iter().map(|(name, typed)| (*name, (*typed).to_owned())).collect(),
             file: self.file.map(|_| PATH.into()),
-            variables: self.variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            variables: [("HOME", "/home/me")]
+                .iter()
+                .chain(self.variables)
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
             read_file: &|path| match self.file {
                 Some(text) if path == Path::new(PATH) => Ok(text.to_owned()),
                 _ => Err(io::ErrorKind::NotFound.into()),
@@ -51,14 +55,19 @@ fn file(text: &str) -> Given<'_> {
     Given { file: Some(text), ..Given::default() }
 }
 
+/// Where `HOME` is `/home/me`.
+fn defaults() -> Config {
+    Config { data_dir: Some("/home/me/.local/state/gateway".into()), ..Config::default() }
+}
+
 #[test]
 fn the_defaults_are_the_protocols() {
-    let config = Config::default();
+    let config = defaults();
     let expected = Config {
         listen: "127.0.0.1:7117".parse().unwrap(),
         expose_without_credentials: false,
         workers: std::thread::available_parallelism().unwrap().get(),
-        shards: 1,
+        shards: None,
         max_connections: 10_000,
         max_sessions: 20_000,
         max_unidentified: 1_000,
@@ -85,7 +94,7 @@ fn the_defaults_are_the_protocols() {
         identify_interval: Duration::from_millis(5_500),
         permit_ttl: Duration::from_secs(5),
         max_concurrency: 1,
-        data_dir: None,
+        data_dir: Some("/home/me/.local/state/gateway".into()),
         log: "info".to_owned(),
     };
     assert_eq!(config, expected);
@@ -134,13 +143,15 @@ fn the_file_may_be_named_by_a_variable_which_the_flag_wins_over() {
         Config::load(Sources {
             flags: BTreeMap::new(),
             file: flag.map(PathBuf::from),
-            variables: vec![("GATEWAY_CONFIG".to_owned(), "variable.toml".to_owned())],
+            variables: [("GATEWAY_CONFIG", "variable.toml"), ("HOME", "/home/me")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             read_file: &|path| Ok(format!("shards = {}", if path == Path::new("flag.toml") { 7 } else { 8 })),
         })
         .map(|loaded| (loaded.config.shards, loaded.warnings))
     };
-    assert_eq!(load(Some("flag.toml")), Ok((7, vec![])));
-    assert_eq!(load(None), Ok((8, vec![])));
+    assert_eq!(load(Some("flag.toml")), Ok((Some(7), vec![])));
+    assert_eq!(load(None), Ok((Some(8), vec![])));
 }
 
 #[test]
@@ -173,7 +184,7 @@ fn config_prints_where_each_value_came_from() {
         ("log = \"debug\" ", " # variable GATEWAY_LOG"),
         ("shards = 3 ", " # file /etc/gateway.toml"),
         ("listen = \"127.0.0.1:7117\" ", " # default"),
-        ("data_dir = \"none\" ", " # default"),
+        ("data_dir = \"/home/me/.local/state/gateway\" ", " # default"),
     ] {
         let found = printed.lines().any(|line| line.starts_with(start) && line.ends_with(end));
         assert!(found, "no `{start}…{end}` in\n{printed}");
@@ -214,17 +225,53 @@ fn a_wrong_value_is_named_even_where_another_wins_over_it() {
     let given = Given { flags: &[("shards", "2")], file: Some("shards = 0"), ..Given::default() };
     assert_eq!(
         given.error(),
-        "shards: expected a whole number of shards from 1 to 65536, got `0` (file /etc/gateway.toml)"
+        "shards: expected a whole number of shards from 1 to 65536, or `stored`, got `0` (file \
+         /etc/gateway.toml)"
     );
 }
 
 #[test]
-fn what_is_not_supported_yet_is_said_so() {
-    assert_eq!(
-        flag(&[("data_dir", "/var/lib/gateway")]).error(),
-        "data_dir: expected `none`, the only value supported yet, got `/var/lib/gateway` (flag --data-dir)"
-    );
-    assert_eq!(file("data_dir = \"none\"").loaded().config, Config::default());
+fn the_directory_is_where_xdg_keeps_state_unless_it_is_named() {
+    let data_dir = |given: Given<'_>| given.loaded().config.data_dir;
+    assert_eq!(data_dir(variable(&[])), Some("/home/me/.local/state/gateway".into()));
+    assert_eq!(data_dir(variable(&[("XDG_STATE_HOME", "/state")])), Some("/state/gateway".into()));
+    // A relative path is invalid and ignored.
+    assert_eq!(data_dir(variable(&[("XDG_STATE_HOME", "state")])), defaults().data_dir);
+    assert_eq!(data_dir(variable(&[("XDG_STATE_HOME", "")])), defaults().data_dir);
+    assert_eq!(data_dir(flag(&[("data_dir", "here")])), Some("here".into()));
+    assert_eq!(data_dir(file("data_dir = \"none\"")), None);
+    for wrong in ["", "~/state", "a\nb"] {
+        let error = flag(&[("data_dir", wrong)]).error();
+        let expected =
+            "data_dir: expected the path of a directory, or `none` to keep everything in memory, got";
+        assert!(error.starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn without_a_home_the_directory_must_be_named() {
+    for home in ["", "relative"] {
+        let error = variable(&[("HOME", home)]).error();
+        assert!(error.contains("neither XDG_STATE_HOME nor HOME is set"), "{error}");
+        assert!(error.contains("--data-dir=none"), "{error}");
+        let variables = [("HOME", home), ("GATEWAY_DATA_DIR", "none")];
+        assert_eq!(variable(&variables).loaded().config.data_dir, None);
+        let variables = [("HOME", home), ("XDG_STATE_HOME", "/state")];
+        assert_eq!(variable(&variables).loaded().config.data_dir, Some("/state/gateway".into()));
+    }
+}
+
+#[test]
+fn a_number_of_shards_is_set_or_the_stored_one() {
+    assert_eq!(flag(&[("shards", "16")]).loaded().config.shards, Some(16));
+    assert_eq!(flag(&[("shards", "stored")]).loaded().config.shards, None);
+    let given = Given { flags: &[("shards", "stored")], file: Some("shards = 3"), ..Given::default() };
+    assert_eq!(given.loaded().config.shards, None);
+    assert_eq!(file("shards = \"stored\"").loaded().config.shards, None);
+    for wrong in ["65537", "many", ""] {
+        assert!(flag(&[("shards", wrong)]).error().contains("or `stored`, got"), "{wrong}");
+    }
+    assert!(file("shards = \"3\"").error().contains("got the string `3`"));
 }
 
 #[test]
@@ -335,7 +382,7 @@ fn an_unknown_variable_with_our_prefix_is_a_warning() {
         ("OTHER", "1"),
     ]);
     let loaded = given.loaded();
-    assert_eq!(loaded.config, Config::default());
+    assert_eq!(loaded.config, defaults());
     assert_eq!(
         loaded.warnings,
         [
