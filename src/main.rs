@@ -11,7 +11,7 @@ use gateway::config::Loaded;
 use gateway::{logging, server};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Exit code of whatever a user can mend: a wrong setting, a busy port.
+/// Exit code of whatever a user can mend: a wrong setting, a busy port, a damaged store.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
@@ -36,6 +36,13 @@ fn serve(loaded: Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    let restored = match server::restore(&loaded.config) {
+        Ok(restored) => restored,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
     let address = loaded.config.listen;
     let listener = match TcpListener::bind(address) {
         Ok(listener) => listener,
@@ -44,7 +51,7 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let ran = actix_rt::System::new().block_on(server::run(loaded.config, listener, stop_signal()));
+    let ran = actix_rt::System::new().block_on(server::run(loaded.config, restored, listener, stop_signal()));
     logging::flush();
     match ran {
         Ok(()) => ExitCode::SUCCESS,

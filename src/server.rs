@@ -1,5 +1,7 @@
 //! The whole gateway: the only file that knows every part.
 
+mod restore;
+
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -16,12 +18,15 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use crate::actors::gateway::{Drain, Gateway};
+use crate::actors::shard_allocator::Restored;
 use crate::config::Config;
 use crate::http;
 use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::routes::{Routes, ShardTable};
 use crate::state::account::{Accounts, Balance};
 use crate::state::route::Shared;
+
+pub use self::restore::{RestoreError, restore};
 
 /// Descriptors that are not for connections: listener, epoll, log.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -37,19 +42,21 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the gateway on `listener` until `shutdown` resolves, then stops it as the protocol says.
-/// To be called in an actix system.
+/// `restored` comes from [`restore`] with the same settings. To be called in an actix system.
 pub async fn run(
     config: Config,
+    restored: Restored,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let config = Arc::new(within_descriptor_limit(config)?);
     let shared = Arc::new(Shared::new(config.max_account_names, config.mailbox_total_bytes));
-    let routes = Arc::new(Routes::new(ShardTable::new(config.shards), shared));
-    let gateway_arbiter = Arbiter::new();
+    let routes = Arc::new(Routes::new(ShardTable::of(restored.pool.holders()), shared));
+    let (gateway_arbiter, allocator_arbiter) = (Arbiter::new(), Arbiter::new());
     let (close_all, closing) = watch::channel(false);
     let accounts = routes.clone();
-    let gateway = Gateway::new(config.clone(), routes.clone(), close_all);
+    let gateway =
+        Gateway::new(config.clone(), routes.clone(), close_all, restored, allocator_arbiter.handle());
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
     let entrance = Data::new(Entrance::new(config.clone(), gateway.clone(), routes, closing));
@@ -65,6 +72,9 @@ pub async fn run(
     let _ = serving.await;
     room.abort();
     gateway_arbiter.stop();
+    // The store closes with its actor.
+    allocator_arbiter.stop();
+    let _ = allocator_arbiter.join();
     log_account(&accounts.shared().accounts);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod audit;
+pub mod backlog;
 pub mod gauge;
 pub mod hold;
 pub mod outstanding;
@@ -17,5 +18,6 @@ pub mod route;
 pub mod secret;
 pub mod session;
 pub mod shards;
+pub mod store_health;
 pub mod tally;
 pub mod waiting_room;

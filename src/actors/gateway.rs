@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, Addr, AsyncContext, Context, Supervised, Supervisor};
+use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 
 pub use self::identify::{
@@ -29,7 +30,7 @@ pub use self::services::ServiceRequest;
 pub use self::stop::Drain;
 use super::client_session::{ClientSession, Order};
 use super::link::Link;
-use super::shard_allocator::{self, ShardAllocator, ShardInput};
+use super::shard_allocator::{self, Restored, ShardAllocator, ShardInput};
 use super::supervision::guard;
 use crate::config::Config;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
@@ -39,7 +40,7 @@ use crate::state::pulse::Limits;
 use crate::state::registry::{Known, Registry, Settings};
 use crate::state::route::Route;
 use crate::state::session;
-use crate::state::shards::{self, Departure, Input, ShardPool, Snapshot};
+use crate::state::shards::{Departure, Input, ShardPool};
 use crate::state::tally::Part;
 
 /// How often what nobody asked for is forgotten.
@@ -51,6 +52,8 @@ pub struct Gateway {
     routes: Arc<Routes>,
     registry: Registry<Handle>,
     allocator: Option<Addr<ShardAllocator>>,
+    /// What the allocator begins with, and the thread that it runs on.
+    restored: Option<(Restored, ArbiterHandle)>,
     /// Who holds which shard: what the routes publish.
     table: ShardTable,
     /// The same of the generation that is being filled, while one is.
@@ -72,20 +75,27 @@ pub struct Handle {
 }
 
 impl Gateway {
-    pub fn new(config: Arc<Config>, routes: Arc<Routes>, close_all: watch::Sender<bool>) -> Self {
+    pub fn new(
+        config: Arc<Config>,
+        routes: Arc<Routes>,
+        close_all: watch::Sender<bool>,
+        restored: Restored,
+        allocator_arbiter: ArbiterHandle,
+    ) -> Self {
         let settings = Settings {
             max_sessions: config.max_sessions,
             resume_window: config.resume_window,
             retry_after: config.heartbeat,
         };
-        let table = ShardTable::new(config.shards);
+        let (table, filling) = shard_tables(&restored.pool);
         Self {
             config,
             routes,
             registry: Registry::new(settings),
             allocator: None,
+            restored: Some((restored, allocator_arbiter)),
             table,
-            filling: None,
+            filling,
             watchers: HashMap::new(),
             close_all,
             stopping: None,
@@ -101,20 +111,6 @@ impl Gateway {
             max_unacked: self.config.max_unacked,
             max_presence: self.config.max_sessions + 1024,
         }
-    }
-
-    /// A pool that has never been started: nothing is stored.
-    fn shard_pool(&self) -> ShardPool<ConnectionId> {
-        let settings = shards::Settings {
-            shard_count: Some(self.config.shards),
-            max_concurrency: self.config.max_concurrency,
-            identify_interval: self.config.identify_interval,
-            permit_ttl: self.config.permit_ttl,
-            resume_window: self.config.resume_window,
-            heartbeat: self.config.heartbeat,
-        };
-        ShardPool::restore(Snapshot::default(), settings, shard_allocator::now())
-            .expect("an empty snapshot fits any settings")
     }
 
     /// The ids that are leased to a service, lowest first.
@@ -201,10 +197,10 @@ impl Actor for Gateway {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        if self.allocator.is_none() {
-            let pool = self.shard_pool();
+        if let Some((restored, arbiter)) = self.restored.take() {
             let (gateway, shared) = (context.address(), self.routes.shared().clone());
-            self.allocator = Some(Supervisor::start(move |_| ShardAllocator::new(pool, gateway, shared)));
+            let allocator = move |_: &mut _| ShardAllocator::new(restored, gateway, shared);
+            self.allocator = Some(Supervisor::start_in_arbiter(&arbiter, allocator));
         }
         context.run_interval(HOUSEKEEPING_INTERVAL, |gateway, context| {
             gateway.guarded(context, |gateway, _| gateway.keep_house());
@@ -219,6 +215,18 @@ impl Actor for Gateway {
 }
 
 impl Supervised for Gateway {}
+
+/// Who holds what in the current generation, and in the one that is being filled.
+fn shard_tables(pool: &ShardPool<ConnectionId>) -> (ShardTable, Option<ShardTable>) {
+    let report = pool.report(shard_allocator::now());
+    let filling = report.reshard.map(|(reshard, _)| {
+        let mut filling = ShardTable::new(reshard.shard_count);
+        let views = report.shards.into_iter().filter(|view| view.shard.shard_count == reshard.shard_count);
+        views.for_each(|view| filling.set(view.shard.shard_id, view.holder));
+        filling
+    });
+    (ShardTable::of(pool.holders()), filling)
+}
 
 fn word(event: PresenceEvent) -> &'static str {
     match event {

@@ -1,32 +1,75 @@
 //! `ShardAllocator`: hands out the shard ids. Owned by the `Gateway`, which alone talks to it.
 //!
-//! The rules are in [`state::shards`](crate::state::shards).
+//! The rules are in [`state::shards`](crate::state::shards). What a step of them changes is durable
+//! before anything that comes of it is told: the allocator waits for the disk, on a thread of its
+//! own, because a write takes from half a millisecond to whatever a busy disk needs, and nobody else
+//! is to wait for that. While a step cannot be stored the pool stands still: nothing is granted, what
+//! comes in waits in a [backlog](crate::state::backlog), and the write is tried again. A panic on the
+//! way changes nothing about that: the step is stored after the restart.
+
+mod step;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle, Supervised};
 
+use self::step::{Clock, Step, Unstored};
 use super::gateway::Gateway;
 use super::link::OpPermit;
 use super::supervision::guard;
 use crate::protocol::name::ConnectionId;
+use crate::state::backlog::Backlog;
 use crate::state::route::Shared;
-use crate::state::shards::{Action, Input, Now, Report, ShardPool};
+use crate::state::shards::{Action, Input, Report, ShardPool};
 use crate::state::tally::Part;
+use crate::store::Store;
+
+pub(crate) use self::step::now;
+
+/// How long after a failed write it is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The pool as it was found at the start, and where its changes go: `None` is nowhere.
+pub struct Restored {
+    pub pool: ShardPool<ConnectionId>,
+    pub store: Option<Store>,
+}
 
 /// The actor. A request is known by the connection that made it.
 pub struct ShardAllocator {
     pool: ShardPool<ConnectionId>,
+    store: Option<Store>,
     gateway: Addr<Gateway>,
     shared: Arc<Shared>,
+    clock: Clock,
+    backlog: Backlog<ConnectionId, Option<OpPermit>>,
+    /// The last step, until it is stored.
+    unstored: Option<Step>,
+    /// Until the next try.
+    retry: Option<SpawnHandle>,
     /// Of the pool's next deadline.
     alarm: Option<SpawnHandle>,
+    #[cfg(feature = "fault-injection")]
+    crash_at_write: bool,
 }
 
 impl ShardAllocator {
-    pub fn new(pool: ShardPool<ConnectionId>, gateway: Addr<Gateway>, shared: Arc<Shared>) -> Self {
-        Self { pool, gateway, shared, alarm: None }
+    pub fn new(restored: Restored, gateway: Addr<Gateway>, shared: Arc<Shared>) -> Self {
+        let Restored { pool, store } = restored;
+        Self {
+            pool,
+            store,
+            gateway,
+            shared,
+            clock: Clock::default(),
+            backlog: Backlog::default(),
+            unstored: None,
+            retry: None,
+            alarm: None,
+            #[cfg(feature = "fault-injection")]
+            crash_at_write: false,
+        }
     }
 }
 
@@ -35,8 +78,12 @@ impl Actor for ShardAllocator {
 
     fn started(&mut self, context: &mut Self::Context) {
         // A restart drops what was scheduled.
-        self.alarm = None;
-        self.set_alarm(context);
+        (self.alarm, self.retry) = (None, None);
+        if self.unstored.is_some() {
+            self.retry_after(RETRY_INTERVAL, context);
+        } else {
+            self.set_alarm(context);
+        }
     }
 }
 
@@ -63,20 +110,75 @@ impl Handler<ShardInput> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, message: ShardInput, context: &mut Self::Context) {
-        let ShardInput { input, permit } = message;
-        let shared = self.shared.clone();
-        guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
-            let actions = self.pool.step(input, now());
-            self.pass_on(actions, permit);
-            self.set_alarm(context);
-        });
+        self.backlog.push(message.input, message.permit);
+        self.work(context);
+    }
+}
+
+/// Time to try the write again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Retry;
+
+impl Handler<Retry> for ShardAllocator {
+    type Result = ();
+
+    fn handle(&mut self, _: Retry, context: &mut Self::Context) {
+        self.retry = None;
+        self.work(context);
     }
 }
 
 impl ShardAllocator {
-    /// Everything is in memory: nothing is stored.
-    fn pass_on(&self, mut actions: Vec<Action<ConnectionId>>, permit: Option<OpPermit>) {
-        actions.retain(|action| !matches!(action, Action::Persist(_)));
+    /// Does all there is to do, one step after the other, unless one cannot be stored.
+    fn work(&mut self, context: &mut Context<Self>) {
+        let shared = self.shared.clone();
+        guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
+            while self.retry.is_none() && self.finish_step(context) {
+                let Some((input, permit)) = self.backlog.pop() else { return self.set_alarm(context) };
+                self.unstored = Some(Step::new(self.pool.step(input, self.clock.now()), permit));
+            }
+        });
+    }
+
+    /// Stores the last step and does what comes of it; whether that is done.
+    fn finish_step(&mut self, context: &mut Context<Self>) -> bool {
+        let Some(step) = &mut self.unstored else { return true };
+        if let Some(store) = &mut self.store {
+            self.shared.store.begin(Instant::now());
+            #[cfg(feature = "fault-injection")]
+            assert!(!std::mem::take(&mut self.crash_at_write), "as asked");
+            if let Err(why) = step.write(store) {
+                self.put_off(why, context);
+                return false;
+            }
+            if self.shared.store.succeed() {
+                log::warn!("data_dir: the store takes writes again: shard ids are granted");
+            }
+        }
+        self.unstored.take().into_iter().for_each(|step| self.pass_on(step));
+        true
+    }
+
+    fn put_off(&mut self, why: Unstored, context: &mut Context<Self>) {
+        let (why, delay) = match why {
+            Unstored::Failed(why) => (why, RETRY_INTERVAL),
+            Unstored::Late(why) => (why, Duration::ZERO),
+        };
+        if self.shared.store.fail(why.clone()) {
+            log::error!("no shard id is granted until the store takes it: {why}");
+        }
+        self.retry_after(delay, context);
+    }
+
+    fn retry_after(&mut self, delay: Duration, context: &mut Context<Self>) {
+        self.alarm.take().map(|alarm| context.cancel_future(alarm));
+        self.retry = Some(context.notify_later(Retry, delay));
+    }
+
+    fn pass_on(&mut self, step: Step) {
+        let (decided, actions, permit) = step.into_done();
+        self.clock.stand_still_since(decided);
         if !actions.is_empty() {
             self.gateway.do_send(ShardActions { actions, permit });
         }
@@ -85,16 +187,9 @@ impl ShardAllocator {
     fn set_alarm(&mut self, context: &mut Context<Self>) {
         self.alarm.take().map(|alarm| context.cancel_future(alarm));
         self.alarm = self.pool.next_wake().map(|at| {
-            let delay = at.saturating_duration_since(Instant::now());
-            context.notify_later(ShardInput { input: Input::Wake, permit: None }, delay)
+            context.notify_later(ShardInput { input: Input::Wake, permit: None }, self.clock.until(at))
         });
     }
-}
-
-/// By both clocks.
-pub fn now() -> Now {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { instant: Instant::now(), unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
 }
 
 /// What each shard id is doing, for operators.
@@ -106,7 +201,7 @@ impl Handler<ReportShards> for ShardAllocator {
     type Result = MessageResult<ReportShards>;
 
     fn handle(&mut self, _: ReportShards, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.pool.report(now()))
+        MessageResult(self.pool.report(self.clock.now()))
     }
 }
 
@@ -114,13 +209,21 @@ impl Handler<ReportShards> for ShardAllocator {
 #[cfg(feature = "fault-injection")]
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Crash;
+pub enum Crash {
+    Now,
+    /// When the next step is decided and not stored yet.
+    AtTheNextWrite,
+}
 
 #[cfg(feature = "fault-injection")]
 impl Handler<Crash> for ShardAllocator {
     type Result = ();
 
-    fn handle(&mut self, _: Crash, context: &mut Self::Context) {
+    fn handle(&mut self, crash: Crash, context: &mut Self::Context) {
+        if let Crash::AtTheNextWrite = crash {
+            self.crash_at_write = true;
+            return;
+        }
         let panics = &self.shared.panics;
         guard::<Self, ()>("ShardAllocator", Part::Allocator, panics, context, |_| panic!("as asked"));
     }

@@ -1,6 +1,6 @@
 //! Health, readiness and metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
 use actix_web::web::Data;
@@ -26,6 +26,9 @@ pub(super) async fn healthz() -> &'static str {
 pub(super) async fn readyz(entrance: Data<Entrance>) -> HttpResponse {
     if entrance.routes.is_draining() {
         return error(503, "draining", "the gateway is stopping");
+    }
+    if let Some(trouble) = entrance.routes.shared().store.trouble(Instant::now()) {
+        return error(503, "store_failing", &format!("no shard id is granted: {trouble}"));
     }
     match tokio::time::timeout(READY_TIMEOUT, entrance.gateway.send(Ping)).await {
         Ok(Ok(())) => HttpResponse::Ok().body("ok\n"),
@@ -110,6 +113,12 @@ fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
         turned,
     );
     let panics = shared.panics.iter().map(|(part, count)| (part.as_str(), count));
+    exposition.one(
+        "gateway_store_failures_total",
+        Kind::Counter,
+        "Writes to data_dir that failed and were tried again.",
+        shared.store.failures(),
+    );
     exposition.by_label("gateway_panics_total", Kind::Counter, "Panics caught, by where.", "part", panics);
     exposition.by_label(
         "gateway_build_info",

@@ -99,6 +99,8 @@ pub enum FaultIn {
     Session,
     Gateway,
     Allocator,
+    /// The allocator, when it next stores a step.
+    Store,
     /// Nobody panics: a message is counted that never was.
     Account,
 }

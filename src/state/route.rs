@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use super::account::{Accounts, Entry};
 use super::gauge::{Bounds, Gauge, Total};
 use super::parcel::Parcel;
+use super::store_health::StoreHealth;
 use super::tally::{ConnectionTally, Held, Part, Tally, Turned};
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
@@ -32,6 +33,7 @@ pub struct Shared {
     pub turned: Tally<Turned>,
     pub held: Tally<Held>,
     pub panics: Tally<Part>,
+    pub store: StoreHealth,
 }
 
 impl Shared {
@@ -47,6 +49,7 @@ impl Shared {
             turned: Tally::default(),
             held: Tally::default(),
             panics: Tally::default(),
+            store: StoreHealth::default(),
         }
     }
 }

@@ -50,7 +50,11 @@ impl Gateway {
             ServiceOp::Ack(_) => return,
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Allocator }) => {
-                return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash));
+                return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::Now));
+            }
+            #[cfg(feature = "fault-injection")]
+            ServiceOp::Fault(op::Fault { panic: op::FaultIn::Store }) => {
+                return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::AtTheNextWrite));
             }
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Account }) => {

@@ -196,7 +196,7 @@ impl Change {
     }
 
     /// Moves its times by so many ms.
-    pub(super) fn shift(&mut self, by: i64) {
+    pub fn shift(&mut self, by: i64) {
         let shift = |ms: &mut u64| *ms = ms.saturating_add_signed(by);
         match self {
             Self::Pool(record) => {

@@ -1,0 +1,48 @@
+//! The shard pool as the last gateway left it.
+
+use crate::actors::shard_allocator::{Restored, now};
+use crate::config::Config;
+use crate::state::shards::{self, Settings, ShardPool, Snapshot};
+use crate::store::{Store, StoreError};
+
+/// The stored pool cannot be gone on with. Each text is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("shards: {0} (the store is {path})", path = .1)]
+    Pool(shards::RestoreError, String),
+}
+
+/// Opens the store, if there is to be one, and reads the pool from it.
+pub fn restore(config: &Config) -> Result<Restored, RestoreError> {
+    let settings = Settings {
+        shard_count: config.shards,
+        max_concurrency: config.max_concurrency,
+        identify_interval: config.identify_interval,
+        permit_ttl: config.permit_ttl,
+        resume_window: config.resume_window,
+        heartbeat: config.heartbeat,
+    };
+    let mut store = config.data_dir.as_deref().map(Store::open).transpose()?;
+    let snapshot = store.as_mut().map_or_else(|| Ok(Snapshot::default()), Store::snapshot)?;
+    let path = store.as_ref().map(|store| store.path().display().to_string()).unwrap_or_default();
+    let pool = ShardPool::restore(snapshot, settings, now())
+        .map_err(|error| RestoreError::Pool(error, path.clone()))?;
+    tell(&pool.holders(), &path, config);
+    Ok(Restored { pool, store })
+}
+
+fn tell<T>(holders: &[Option<T>], path: &str, config: &Config) {
+    let leased = holders.iter().flatten().count();
+    let count = holders.len();
+    match leased {
+        _ if path.is_empty() => log::info!("{count} shard ids, kept in memory only (data_dir is none)"),
+        0 => log::info!("{count} shard ids, kept in {path}"),
+        leased => log::info!(
+            "{count} shard ids, kept in {path}: {leased} are leased, and go back to the pool unless their \
+             holders return within {:?}",
+            config.resume_window
+        ),
+    }
+}
