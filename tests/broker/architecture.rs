@@ -69,6 +69,11 @@ fn the_rules_know_no_actor_no_socket_and_no_clock() {
 }
 
 #[test]
+fn the_store_knows_neither_actor_nor_rule() {
+    check("store", &["actix", "crate::actors", "crate::routes", "crate::config", "ShardPool", "Action"]);
+}
+
+#[test]
 fn the_actors_know_no_networker() {
     check("actors", &["crate::networker", "crate::http", "actix_web", "crate::server"]);
     check("networker", &["crate::http", "crate::server"]);
@@ -77,10 +82,12 @@ fn the_actors_know_no_networker() {
 #[test]
 fn the_readme_names_every_setting_with_its_default() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let output = crate::support::Gateway::command().arg("config").output().unwrap();
+    let mut command = crate::support::Gateway::command();
+    command.arg("config").env("HOME", "/home/me").env_remove("XDG_STATE_HOME");
+    let output = command.output().unwrap();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let (name, rest) = line.split_once(" = ").unwrap();
-        let default = rest.split('#').next().unwrap().trim().trim_matches('"');
+        let default = rest.split('#').next().unwrap().trim().trim_matches('"').replace("/home/me", "~");
         let row = readme.lines().find(|row| row.starts_with(&format!("| `{name}` |")));
         let row = row.unwrap_or_else(|| panic!("the README has no row for {name}"));
         let is_told = row.contains(&format!("| `{default}` |")) || row.contains(&format!("| {default} |"));

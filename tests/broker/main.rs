@@ -16,6 +16,8 @@ mod operate;
 mod proxy;
 mod resilience;
 mod sessions;
+mod shard_kill;
+mod shard_store;
 mod shards;
 mod slow_link;
 mod soak;

@@ -24,17 +24,27 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts a gateway with these flags on a port of its own. Shard ids are not paced unless a flag
-    /// says so.
+    /// Starts a gateway with these flags on a port of its own. Shard ids are not paced, and kept in
+    /// memory only, unless a flag says so.
     pub(crate) fn start(flags: &[&str]) -> Self {
         Self::start_on("127.0.0.1:0", flags)
     }
 
     /// As [`start`](Self::start), on this address.
     pub(crate) fn start_on(listen: &str, flags: &[&str]) -> Self {
-        let mut child = Self::command()
+        Self::start_as(&mut Self::command(), listen, flags)
+    }
+
+    /// As [`start_on`](Self::start_on), by a command that runs the gateway with the flags it is given.
+    pub(crate) fn start_as(command: &mut Command, listen: &str, flags: &[&str]) -> Self {
+        let is_given = |default: &&str| {
+            let name = default.split('=').next().unwrap_or_default();
+            flags.iter().any(|flag| flag.split('=').next() == Some(name))
+        };
+        let defaults = ["--identify-interval-ms=0", "--data-dir=none"];
+        let mut child = command
             .args(["--listen", listen])
-            .args(["--identify-interval-ms=0"])
+            .args(defaults.iter().filter(|default| !is_given(default)))
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,11 +1,13 @@
 //! A service at the level of frames, so that it can send what no library would.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
 use super::PATIENCE;
@@ -20,6 +22,7 @@ pub(crate) struct Service {
     name: String,
     unread: Vec<u8>,
     transcript: Vec<String>,
+    arrival: Duration,
 }
 
 /// A frame from the gateway.
@@ -68,7 +71,7 @@ impl Service {
 
     /// The handshake; what else was answered.
     pub(crate) fn try_open(address: SocketAddr, path: &str) -> Result<Self, String> {
-        let mut stream = TcpStream::connect(address).unwrap();
+        let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -76,7 +79,8 @@ impl Service {
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         );
-        stream.write_all(request.as_bytes()).unwrap();
+        setsockopt(&stream, sockopt::ReceiveTimestampns, &true).unwrap();
+        stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -87,7 +91,13 @@ impl Service {
         if !head.starts_with("HTTP/1.1 101 ") {
             return Err(head);
         }
-        Ok(Self { stream, name: String::new(), unread: Vec::new(), transcript: Vec::new() })
+        Ok(Self {
+            stream,
+            name: String::new(),
+            unread: Vec::new(),
+            transcript: Vec::new(),
+            arrival: Duration::ZERO,
+        })
     }
 
     /// Identifies and reads ACCEPT, whose `d` it gives.
@@ -167,7 +177,7 @@ impl Service {
                 return Some(frame);
             }
             let mut bytes = [0; 16_384];
-            match self.stream.read(&mut bytes) {
+            match self.receive(&mut bytes) {
                 Ok(0) => return None,
                 Ok(read) => self.unread.extend_from_slice(&bytes[..read]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
@@ -177,9 +187,32 @@ impl Service {
         }
     }
 
+    fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut parts = [IoSliceMut::new(bytes)];
+        let mut space = nix::cmsg_space!(TimeSpec);
+        let fd = self.stream.as_raw_fd();
+        let received = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty())?;
+        for control in received.cmsgs()? {
+            if let ControlMessageOwned::ScmTimestampns(at) = control {
+                self.arrival = at.into();
+            }
+        }
+        Ok(received.bytes)
+    }
+
+    /// When the last bytes came to this machine, since the epoch, however late they were read.
+    pub(crate) fn arrival(&self) -> Duration {
+        self.arrival
+    }
+
     /// A text message, if one is there or comes at once; `Err` at the end of the connection.
     pub(crate) fn poll(&mut self) -> Result<Option<Message>, ()> {
-        self.stream.set_read_timeout(Some(std::time::Duration::from_millis(1))).map_err(drop)?;
+        self.poll_for(Duration::from_millis(1))
+    }
+
+    /// A text message, if one comes in that time; `Err` at the end of the connection.
+    pub(crate) fn poll_for(&mut self, time: Duration) -> Result<Option<Message>, ()> {
+        self.stream.set_read_timeout(Some(time)).map_err(drop)?;
         let polled = self.poll_frame();
         self.stream.set_read_timeout(Some(PATIENCE)).map_err(drop)?;
         match polled? {
@@ -207,7 +240,7 @@ impl Service {
             return Ok(Some(frame));
         }
         let mut bytes = [0; 16_384];
-        match self.stream.read(&mut bytes) {
+        match self.receive(&mut bytes) {
             Ok(0) => Err(()),
             Ok(read) => {
                 self.unread.extend_from_slice(&bytes[..read]);
@@ -301,7 +334,13 @@ impl Service {
     /// The same connection, to write to from another thread.
     pub(crate) fn writer(&self) -> Self {
         let stream = self.stream.try_clone().unwrap();
-        Self { stream, name: self.name.clone(), unread: Vec::new(), transcript: Vec::new() }
+        Self {
+            stream,
+            name: self.name.clone(),
+            unread: Vec::new(),
+            transcript: Vec::new(),
+            arrival: Duration::ZERO,
+        }
     }
 
     fn note(&mut self, what: &str, first: u8, payload: &[u8]) {
