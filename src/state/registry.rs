@@ -46,8 +46,10 @@ pub enum Stopping {
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Without a word, or with any code but the next.
+    /// Without a word from the service, or it was closed.
     Lost,
+    /// The service closed it, with any code but the next.
+    Closed,
     /// The service closed it with 4000.
     LeftForGood,
 }
@@ -57,8 +59,9 @@ pub enum Ended {
 pub enum Fate {
     /// It is kept for that long.
     Away(Duration),
-    /// It is over; the reason, for logs and PRESENCE.
-    Down(&'static str),
+    /// It is over; the reason, for logs and PRESENCE, and whether the service wanted that: then it
+    /// has closed its Discord connections.
+    Down { why: &'static str, left: bool },
 }
 
 /// A session, as seen from outside.
@@ -259,10 +262,13 @@ impl<H> Registry<H> {
         known.up = false;
         known.since = now;
         let fate = match (how, known.stopping) {
-            (Ended::LeftForGood, _) => Fate::Down("it left for good"),
-            (Ended::Lost, Some(Stopping::Shutdown)) => Fate::Down("it was shut down"),
-            (Ended::Lost, Some(Stopping::Reboot)) => Fate::Away(self.settings.resume_window * REBOOT_WINDOWS),
-            (Ended::Lost, None) => Fate::Away(self.settings.resume_window),
+            (Ended::LeftForGood, _) => Fate::Down { why: "it left for good", left: true },
+            // A connection that was lost may not have carried SHUTDOWN.
+            (Ended::Lost | Ended::Closed, Some(Stopping::Shutdown)) => {
+                Fate::Down { why: "it was shut down", left: how == Ended::Closed }
+            }
+            (_, Some(Stopping::Reboot)) => Fate::Away(self.settings.resume_window * REBOOT_WINDOWS),
+            (_, None) => Fate::Away(self.settings.resume_window),
         };
         Some((name, fate))
     }
@@ -459,22 +465,22 @@ mod tests {
     #[test]
     fn how_a_connection_ends_decides_what_becomes_of_the_session() {
         let window = SETTINGS.resume_window;
+        let down = |why, left| Fate::Down { why, left };
         for (how, stopping, fate) in [
-            (Ended::Lost, None, Some(window)),
-            (Ended::Lost, Some(Stopping::Reboot), Some(window * 5)),
-            (Ended::Lost, Some(Stopping::Shutdown), None),
-            (Ended::LeftForGood, None, None),
-            (Ended::LeftForGood, Some(Stopping::Reboot), None),
+            (Ended::Lost, None, Fate::Away(window)),
+            (Ended::Closed, None, Fate::Away(window)),
+            (Ended::Lost, Some(Stopping::Reboot), Fate::Away(window * 5)),
+            (Ended::Closed, Some(Stopping::Reboot), Fate::Away(window * 5)),
+            (Ended::Lost, Some(Stopping::Shutdown), down("it was shut down", false)),
+            (Ended::Closed, Some(Stopping::Shutdown), down("it was shut down", true)),
+            (Ended::LeftForGood, None, down("it left for good", true)),
+            (Ended::LeftForGood, Some(Stopping::Reboot), down("it left for good", true)),
         ] {
             let mut door = Door::new();
             let (connection, _) = door.identify(&name("a"), None).unwrap();
             door.registry.get_mut(&name("a")).unwrap().stopping = stopping;
             let (_, found) = door.registry.ended(connection, how, door.now).unwrap();
-            let away = match found {
-                Fate::Away(window) => Some(window),
-                Fate::Down(_) => None,
-            };
-            assert_eq!(away, fate, "{how:?} {stopping:?}");
+            assert_eq!(found, fate, "{how:?} {stopping:?}");
         }
     }
 
@@ -524,7 +530,7 @@ mod tests {
                         if let Some((is_up, connection)) = known {
                             let ended = door.registry.ended(connection, how, door.now);
                             prop_assert_eq!(ended.is_some(), is_up, "an end is told once");
-                            if let Some((name, Fate::Down(_))) = ended {
+                            if let Some((name, Fate::Down { .. })) = ended {
                                 door.registry.remove(&name);
                             }
                         }

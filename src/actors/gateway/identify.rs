@@ -369,8 +369,8 @@ impl Gateway {
                 let group = self.registry.get(&name).and_then(|known| known.group.clone());
                 self.announce(&name, group, PresenceEvent::Away, reason);
             }
-            Fate::Down(why) if how == Ended::LeftForGood => self.end_session(&name, why, Departure::Left),
-            Fate::Down(why) => self.end_session(&name, why, VANISHED),
+            Fate::Down { why, left: true } => self.end_session(&name, why, Departure::Left),
+            Fate::Down { why, left: false } => self.end_session(&name, why, VANISHED),
         }
         if self.stopping.is_some() {
             self.end_session(&name, "the gateway is stopping", VANISHED);

@@ -36,7 +36,7 @@ impl Connection {
         let Some((code, reason)) = parse(payload) else { return self.close(Close::ProtocolError, context) };
         self.flush();
         self.count_close(Close::Left);
-        let how = if code == Some(LEAVES_FOR_GOOD) { Ended::LeftForGood } else { Ended::Lost };
+        let how = if code == Some(LEAVES_FOR_GOOD) { Ended::LeftForGood } else { Ended::Closed };
         let reason: String = reason.chars().filter(|character| !character.is_control()).collect();
         self.tell_end(how, &format!("it closed with {} {reason}", code.unwrap_or(1005)));
         self.stage = Stage::Closing;
