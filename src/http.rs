@@ -6,8 +6,10 @@
 //! | [`guard`] | nothing: it refuses what a web page could have sent, before anything else |
 //! | [`identify`] | `POST /gateway` |
 //! | [`services`] | `/api/v1/services` |
+//! | [`shards`] | `/api/v1/shards` |
 //! | [`accounting`] | `/api/v1/accounting` |
 //! | [`health`] | `/healthz`, `/readyz`, `/metrics` |
+//! | [`shard_metrics`] | those of `/metrics` that are about shard ids |
 //! | [`body`] | nothing: it reads bodies, and writes errors |
 //! | [`report`] | nothing: it bounds answers that may be large |
 
@@ -18,10 +20,12 @@ mod health;
 mod identify;
 mod report;
 mod services;
+mod shard_metrics;
+mod shards;
 
 use actix_web::http::Method;
 use actix_web::http::header::{ALLOW, HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
-use actix_web::web::{Data, Payload, Query, ServiceConfig, get, post, resource, to};
+use actix_web::web::{Data, Payload, Query, ServiceConfig, delete, get, post, resource, to};
 use actix_web::{HttpRequest, HttpResponse};
 
 use self::body::error;
@@ -37,6 +41,12 @@ GET  /api/v1/services                   every service
 GET  /api/v1/services/{name}            one service
 POST /api/v1/services/{name}/shutdown   send it SHUTDOWN: {\"reason\", \"deadline_ms\"}
 POST /api/v1/services/{name}/reboot     send it REBOOT: {\"reason\", \"deadline_ms\"}
+GET  /api/v1/shards                     every shard id
+POST /api/v1/shards/{id}/release        take it from its holder: {\"shard_count\"}
+POST /api/v1/shards/freeze              grant no id from now on
+POST /api/v1/shards/thaw                grant ids again
+POST /api/v1/shards/reshard             change their number: {\"shard_count\", \"mode\", \"dry_run\"}
+DELETE /api/v1/shards/reshard           abort that, before it switches over
 GET  /api/v1/accounting                 what became of every message
 GET  /metrics                           counters, for Prometheus
 GET  /healthz, /readyz                  whether it serves, and takes services
@@ -60,6 +70,16 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(only_get("/api/v1/services/{name}").route(get().to(services::one)))
         .service(only_post("/api/v1/services/{name}/shutdown").route(post().to(services::shutdown)))
         .service(only_post("/api/v1/services/{name}/reboot").route(post().to(services::reboot)))
+        .service(only_get("/api/v1/shards").route(get().to(shards::list)))
+        .service(only_post("/api/v1/shards/freeze").route(post().to(shards::freeze)))
+        .service(only_post("/api/v1/shards/thaw").route(post().to(shards::thaw)))
+        .service(
+            resource("/api/v1/shards/reshard")
+                .route(post().to(shards::reshard))
+                .route(delete().to(shards::abort_reshard))
+                .default_service(to(|| wrong_method(&[Method::POST, Method::DELETE]))),
+        )
+        .service(only_post("/api/v1/shards/{id}/release").route(post().to(shards::release)))
         .default_service(to(not_found));
 }
 

@@ -24,7 +24,8 @@ pub use self::identify::{
     SECOND_LOOK, WindowElapsed,
 };
 pub use self::operate::{
-    ListServices, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService, Stopped,
+    ListServices, OperateShards, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService,
+    Stopped,
 };
 pub use self::services::ServiceRequest;
 pub use self::stop::Drain;

@@ -12,7 +12,8 @@ mod step;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, SpawnHandle, Supervised};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
+use tokio::sync::oneshot;
 
 use self::step::{Clock, Step, Unstored};
 use super::gateway::Gateway;
@@ -21,7 +22,7 @@ use super::supervision::guard;
 use crate::protocol::name::ConnectionId;
 use crate::state::backlog::Backlog;
 use crate::state::route::Shared;
-use crate::state::shards::{Action, Input, Report, ShardPool};
+use crate::state::shards::{Action, Command, CommandError, Done, Input, Report, ShardPool};
 use crate::state::tally::Part;
 use crate::store::Store;
 
@@ -104,6 +105,22 @@ pub struct ShardInput {
 pub struct ShardActions {
     pub actions: Vec<Action<ConnectionId>>,
     pub permit: Option<OpPermit>,
+    /// For the operator who asked for it, after all the actions.
+    pub answer: Option<Answer>,
+}
+
+/// What came of an operator's command, and who waits for it.
+#[derive(Debug)]
+pub struct Answer {
+    result: Result<Done, CommandError>,
+    to: oneshot::Sender<Result<Done, CommandError>>,
+}
+
+impl Answer {
+    pub fn give(self) {
+        // An operator who went away gets none.
+        let _ = self.to.send(self.result);
+    }
 }
 
 impl Handler<ShardInput> for ShardAllocator {
@@ -136,7 +153,7 @@ impl ShardAllocator {
         guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
             while self.retry.is_none() && self.finish_step(context) {
                 let Some((input, permit)) = self.backlog.pop() else { return self.set_alarm(context) };
-                self.unstored = Some(Step::new(self.pool.step(input, self.clock.now()), permit));
+                self.unstored = Some(Step::new(self.pool.step(input, self.clock.now()), permit, None));
             }
         });
     }
@@ -149,6 +166,7 @@ impl ShardAllocator {
             #[cfg(feature = "fault-injection")]
             assert!(!std::mem::take(&mut self.crash_at_write), "as asked");
             if let Err(why) = step.write(store) {
+                step.leave_unanswered();
                 self.put_off(why, context);
                 return false;
             }
@@ -177,10 +195,10 @@ impl ShardAllocator {
     }
 
     fn pass_on(&mut self, step: Step) {
-        let (decided, actions, permit) = step.into_done();
+        let (decided, done) = step.into_done();
         self.clock.stand_still_since(decided);
-        if !actions.is_empty() {
-            self.gateway.do_send(ShardActions { actions, permit });
+        if !done.actions.is_empty() || done.answer.is_some() {
+            self.gateway.do_send(done);
         }
     }
 
@@ -192,16 +210,48 @@ impl ShardAllocator {
     }
 }
 
-/// What each shard id is doing, for operators.
+/// An operator's command. Its answer comes through the `Gateway`, when that has done what comes of
+/// it; there is none after a panic, nor while the store fails.
 #[derive(Debug, Message)]
-#[rtype(result = "Report")]
+#[rtype(result = "()")]
+pub struct ShardCommand {
+    pub command: Command,
+    pub answer: oneshot::Sender<Result<Done, CommandError>>,
+}
+
+impl Handler<ShardCommand> for ShardAllocator {
+    type Result = ();
+
+    fn handle(&mut self, message: ShardCommand, context: &mut Self::Context) {
+        let ShardCommand { command, answer: to } = message;
+        if self.unstored.is_some() {
+            // It stands still.
+            return;
+        }
+        let shared = self.shared.clone();
+        guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
+            let (result, actions) = self.pool.operate(command, self.clock.now());
+            self.unstored = Some(Step::new(actions, None, Some(Answer { result, to })));
+            if self.finish_step(context) {
+                self.set_alarm(context);
+            }
+        });
+    }
+}
+
+/// What each shard id is doing, for operators; `None` after a panic.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Report>")]
 pub struct ReportShards;
 
 impl Handler<ReportShards> for ShardAllocator {
-    type Result = MessageResult<ReportShards>;
+    type Result = Option<Report>;
 
-    fn handle(&mut self, _: ReportShards, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.pool.report(self.clock.now()))
+    fn handle(&mut self, _: ReportShards, context: &mut Self::Context) -> Self::Result {
+        let (shared, now) = (self.shared.clone(), self.clock.now());
+        guard::<Self, Report>("ShardAllocator", Part::Allocator, &shared.panics, context, |_| {
+            self.pool.report(now)
+        })
     }
 }
 

@@ -8,11 +8,11 @@ use actix_web::web::Data;
 use super::body::error;
 use super::report::turn;
 use super::services::word;
+use super::shard_metrics;
 use crate::actors::gateway::{ListServices, Ping, ReportShards, ServiceState};
 use crate::logging;
 use crate::metrics::{Exposition, Kind};
 use crate::networker::entrance::Entrance;
-use crate::state::shards::Standing;
 
 /// How long the gateway actor may take to answer before it is not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,18 +51,7 @@ pub(super) async fn metrics(entrance: Data<Entrance>) -> HttpResponse {
         exposition.by_label("gateway_sessions", Kind::Gauge, "Sessions by state.", "state", states);
     }
     if let Ok(Some(report)) = entrance.gateway.send(ReportShards).await {
-        let states = Standing::ALL.map(|standing| {
-            let count = report.shards.iter().filter(|shard| shard.standing == standing).count();
-            (standing.as_str(), count as u64)
-        });
-        exposition.by_label("gateway_shards", Kind::Gauge, "Shard ids by state.", "state", states);
-        let waiting = report.waiting.values().sum();
-        exposition.one(
-            "gateway_shard_requests_waiting",
-            Kind::Gauge,
-            "Requests that wait for a shard id.",
-            waiting,
-        );
+        shard_metrics::write(&mut exposition, &report);
     }
     let mut response = HttpResponse::Ok();
     response.content_type("text/plain; version=0.0.4; charset=utf-8");
@@ -120,6 +109,14 @@ fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
         shared.store.failures(),
     );
     exposition.by_label("gateway_panics_total", Kind::Counter, "Panics caught, by where.", "part", panics);
+    let warned = shared.warned.iter().map(|(what, count)| (what.as_str(), count));
+    exposition.by_label(
+        "gateway_shard_warnings_total",
+        Kind::Counter,
+        "Warnings about shard ids, by what.",
+        "what",
+        warned,
+    );
     exposition.by_label(
         "gateway_build_info",
         Kind::Gauge,

@@ -117,7 +117,8 @@ async fn stop(
     let wish = Wish::parse(&json_body(request, payload, entrance).await?)?;
     let deadline = wish.deadline_ms.map_or(entrance.config.deadline, Duration::from_millis);
     let reason = wish.reason.unwrap_or_else(|| "an operator asked for it".to_owned());
-    let message = StopService { name: name.clone(), stopping, reason, deadline };
+    let keep_discord_session = true;
+    let message = StopService { name: name.clone(), stopping, reason, deadline, keep_discord_session };
     let stopped = entrance.gateway.send(message).await.map_err(|_| unavailable())?;
     match stopped {
         Ok(Stopped::Told) => Ok(HttpResponse::Accepted().json(json!({"service": name, "state": "stopping"}))),
@@ -132,6 +133,6 @@ fn no_such_service() -> HttpResponse {
     error(404, "no_such_service", &StopError::NoSuchService.to_string())
 }
 
-fn unavailable() -> HttpResponse {
+pub(super) fn unavailable() -> HttpResponse {
     error(503, "unavailable", "the gateway is restarting a part of itself; try again")
 }

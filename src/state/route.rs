@@ -11,7 +11,7 @@ use super::account::{Accounts, Entry};
 use super::gauge::{Bounds, Gauge, Total};
 use super::parcel::Parcel;
 use super::store_health::StoreHealth;
-use super::tally::{ConnectionTally, Held, Part, Tally, Turned};
+use super::tally::{ConnectionTally, Held, Part, Tally, Turned, Warned};
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name};
@@ -34,6 +34,7 @@ pub struct Shared {
     pub held: Tally<Held>,
     pub panics: Tally<Part>,
     pub store: StoreHealth,
+    pub warned: Tally<Warned>,
 }
 
 impl Shared {
@@ -50,6 +51,7 @@ impl Shared {
             held: Tally::default(),
             panics: Tally::default(),
             store: StoreHealth::default(),
+            warned: Tally::default(),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is counted beside the messages: connections, ERRORs sent, closes, panics, who was held back
-//! and who was turned away.
+//! What is counted beside the messages: connections, ERRORs sent, closes, panics, who was held back,
+//! who was turned away, and what operators were warned of.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::protocol::close::Close;
 use crate::protocol::error::ErrorCode;
+use crate::state::shards::Warning;
 
 /// How many WebSocket connections there are, identified or not.
 #[derive(Debug, Default)]
@@ -150,5 +151,30 @@ kinds! {
         SlowBody = "slow_body",
         /// `Host`, `Origin` or the URL showed that a web page is behind it.
         ForeignPage = "foreign_page",
+    }
+}
+
+kinds! {
+    /// What operators were warned of about the shard ids.
+    Warned {
+        BudgetLow = "budget_low",
+        BudgetExhausted = "budget_exhausted",
+        Frozen = "frozen",
+        CrashLoop = "crash_loop",
+        Unclaimed = "unclaimed",
+        MoreShardsRecommended = "more_shards_recommended",
+    }
+}
+
+impl Warned {
+    pub fn of(warning: &Warning) -> Self {
+        match warning {
+            Warning::BudgetLow { .. } => Self::BudgetLow,
+            Warning::BudgetExhausted { .. } => Self::BudgetExhausted,
+            Warning::Frozen { .. } => Self::Frozen,
+            Warning::CrashLoop { .. } => Self::CrashLoop,
+            Warning::Unclaimed { .. } => Self::Unclaimed,
+            Warning::MoreShardsRecommended { .. } => Self::MoreShardsRecommended,
+        }
     }
 }

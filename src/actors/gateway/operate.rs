@@ -1,20 +1,22 @@
-//! What operators ask for: the list of services, and to shut one down or reboot it.
+//! What operators ask for: the list of services, to shut one down or reboot it, and what they do to
+//! the shard ids.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use actix::{Handler, Message, ResponseFuture};
+use tokio::sync::oneshot;
 
 use super::{Gateway, Handle, unix_ms};
 use crate::actors::client_session::Order;
-use crate::actors::shard_allocator;
+use crate::actors::shard_allocator::{self, ShardCommand};
 use crate::protocol::close::Close;
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::GatewayOp;
 use crate::routes::ShardTable;
 use crate::state::account::Amount;
 use crate::state::registry::{Known, Stopping};
-use crate::state::shards::{Departure, Report};
+use crate::state::shards::{Command, CommandError, Departure, Done, Report};
 
 /// Asks whether the gateway handles what it is sent.
 #[derive(Debug, Message)]
@@ -121,6 +123,8 @@ pub struct StopService {
     pub reason: String,
     /// How long it has before its connection is closed.
     pub deadline: Duration,
+    /// What REBOOT says: whether its shards are to be resumed at Discord afterwards.
+    pub keep_discord_session: bool,
 }
 
 /// How a service was stopped.
@@ -152,8 +156,8 @@ impl Handler<StopService> for Gateway {
 }
 
 impl Gateway {
-    fn stop_service(&mut self, message: StopService) -> Result<Stopped, StopError> {
-        let StopService { name, stopping, reason, deadline } = message;
+    pub(super) fn stop_service(&mut self, message: StopService) -> Result<Stopped, StopError> {
+        let StopService { name, stopping, reason, deadline, keep_discord_session } = message;
         let known = self.registry.get_mut(&name).ok_or(StopError::NoSuchService)?;
         if !known.is_up() {
             return match stopping {
@@ -170,7 +174,7 @@ impl Gateway {
         let (op, close) = match stopping {
             Stopping::Shutdown => (GatewayOp::Shutdown { reason, deadline_ms }, Close::ShutDown),
             Stopping::Reboot => {
-                (GatewayOp::Reboot { reason, deadline_ms, keep_discord_session: true }, Close::Rebooted)
+                (GatewayOp::Reboot { reason, deadline_ms, keep_discord_session }, Close::Rebooted)
             }
         };
         log::info!(
@@ -193,6 +197,45 @@ impl Handler<ReportShards> for Gateway {
 
     fn handle(&mut self, _: ReportShards, _: &mut Self::Context) -> Self::Result {
         let allocator = self.allocator.clone();
-        Box::pin(async move { allocator?.send(shard_allocator::ReportShards).await.ok() })
+        Box::pin(async move { allocator?.send(shard_allocator::ReportShards).await.ok()? })
     }
+}
+
+/// Does something to the shard ids; `None` where a part of the gateway failed at it. Answered when
+/// all that comes of it is done.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<Result<Done, CommandError>>")]
+pub struct OperateShards(pub Command);
+
+impl Handler<OperateShards> for Gateway {
+    type Result = ResponseFuture<Option<Result<Done, CommandError>>>;
+
+    fn handle(&mut self, OperateShards(command): OperateShards, _: &mut Self::Context) -> Self::Result {
+        let allocator = self.allocator.clone();
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            allocator?.do_send(ShardCommand { command, answer });
+            let result = answered.await.ok()?;
+            log_command(command, &result);
+            Some(result)
+        })
+    }
+}
+
+fn log_command(command: Command, result: &Result<Done, CommandError>) {
+    let what = match result {
+        Err(refused) => return log::info!("an operator's {command:?} was refused: {refused}"),
+        Ok(Done::Planned(_)) => return,
+        Ok(Done::Frozen) => "froze the shard ids".to_owned(),
+        Ok(Done::Thawed) => "thawed the shard ids".to_owned(),
+        Ok(Done::Released { holder, free_in_ms }) => {
+            format!("took a shard id from {holder}; it is free in {free_in_ms} ms")
+        }
+        Ok(Done::Freed { free_in_ms }) => {
+            format!("freed a shard id that was held back; it is free in {free_in_ms} ms")
+        }
+        Ok(Done::Resharding(plan)) => format!("began a reshard to {} shards", plan.shard_count),
+        Ok(Done::Aborted) => "aborted the reshard".to_owned(),
+    };
+    log::info!("an operator {what}");
 }

@@ -2,7 +2,7 @@
 
 use actix::{Handler, Message};
 
-use super::{Gateway, unix_ms};
+use super::{Gateway, StopService, unix_ms};
 use crate::actors::client_session::Order;
 use crate::actors::link::OpPermit;
 #[cfg(feature = "fault-injection")]
@@ -14,7 +14,11 @@ use crate::protocol::op::{self, GatewayOp, Presence, PresenceEvent, ServiceOp, W
 use crate::routes::ShardTable;
 #[cfg(feature = "fault-injection")]
 use crate::state::account::Amount;
+use crate::state::registry::Stopping;
+#[cfg(feature = "fault-injection")]
+use crate::state::shards::SessionStartLimit;
 use crate::state::shards::{Action, Input};
+use crate::state::tally::Warned;
 
 /// An op of a service, from its session.
 #[derive(Debug, Message)]
@@ -62,6 +66,16 @@ impl Gateway {
                 return entry.accept(Amount::message(1));
             }
             #[cfg(feature = "fault-injection")]
+            ServiceOp::Fault(op::Fault { panic: op::FaultIn::Budget }) => {
+                Input::SessionStartLimit(SessionStartLimit {
+                    shards: 1,
+                    max_concurrency: 1,
+                    total: 10,
+                    remaining: 3,
+                    reset_after_ms: 3_600_000,
+                })
+            }
+            #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(_) => panic!("as asked"),
             ServiceOp::Identify(_) => {
                 let error = op::Error::new(ErrorCode::Malformed, "this connection has identified already");
@@ -99,11 +113,14 @@ impl Handler<ShardActions> for Gateway {
     type Result = ();
 
     fn handle(&mut self, message: ShardActions, context: &mut Self::Context) {
-        let ShardActions { actions, mut permit } = message;
+        let ShardActions { actions, mut permit, answer } = message;
         self.guarded(context, |gateway, _| {
             gateway.publish_holders(&actions);
             for action in actions {
                 gateway.answer(action, &mut permit);
+            }
+            if let Some(answer) = answer {
+                answer.give();
             }
         });
     }
@@ -145,7 +162,7 @@ impl Gateway {
         self.filling.insert(filling.unwrap_or_else(|| ShardTable::new(shard_count)))
     }
 
-    fn answer(&self, action: Action<ConnectionId>, permit: &mut Option<OpPermit>) {
+    fn answer(&mut self, action: Action<ConnectionId>, permit: &mut Option<OpPermit>) {
         match action {
             Action::Accept { service, request, accept } => {
                 let op = GatewayOp::ShardAccept(accept);
@@ -160,14 +177,22 @@ impl Gateway {
             }
             Action::Live { service, live } => self.tell(&service, GatewayOp::ShardLive(live)),
             Action::Revoke { service, revoke } => self.tell(&service, GatewayOp::ShardRevoke(revoke)),
-            Action::Warn(warning) => log::warn!("{warning}"),
-            // Done before, or, as nothing asks the pool to reshard yet, not to come.
-            Action::Persist(_)
-            | Action::Holder { .. }
-            | Action::Switch { .. }
-            | Action::Shutdown { .. }
-            | Action::Reboot { .. } => {}
+            Action::Shutdown { service, reason } => self.stop(service, Stopping::Shutdown, reason),
+            Action::Reboot { service, reason } => self.stop(service, Stopping::Reboot, reason),
+            Action::Warn(warning) => {
+                log::warn!("{warning}");
+                self.routes.shared().warned.add(Warned::of(&warning));
+            }
+            // Done before.
+            Action::Persist(_) | Action::Holder { .. } | Action::Switch { .. } => {}
         }
+    }
+
+    /// For a service that lost its ids to a reshard. One that is not there needs not be told.
+    fn stop(&mut self, name: Name, stopping: Stopping, reason: String) {
+        let deadline = self.config.deadline;
+        let _ =
+            self.stop_service(StopService { name, stopping, reason, deadline, keep_discord_session: false });
     }
 
     fn tell(&self, service: &Name, op: GatewayOp) {

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use super::{Answer, ShardActions};
 use crate::actors::link::OpPermit;
 use crate::protocol::name::ConnectionId;
 use crate::state::shards::{Action, Change, Now};
@@ -20,8 +21,7 @@ const USUAL_WRITE: Duration = Duration::from_millis(20);
 pub(super) struct Step {
     /// To be stored before anything else is done.
     changes: Vec<Change>,
-    actions: Vec<Action<ConnectionId>>,
-    permit: Option<OpPermit>,
+    done: ShardActions,
     decided: Instant,
     /// How far the times in `changes` have been moved.
     moved_ms: i64,
@@ -35,7 +35,11 @@ pub(super) enum Unstored {
 }
 
 impl Step {
-    pub(super) fn new(mut actions: Vec<Action<ConnectionId>>, permit: Option<OpPermit>) -> Self {
+    pub(super) fn new(
+        mut actions: Vec<Action<ConnectionId>>,
+        permit: Option<OpPermit>,
+        answer: Option<Answer>,
+    ) -> Self {
         let mut changes = Vec::new();
         actions.retain_mut(|action| match action {
             Action::Persist(persist) => {
@@ -44,7 +48,8 @@ impl Step {
             }
             _ => true,
         });
-        Self { changes, actions, permit, decided: Instant::now(), moved_ms: 0 }
+        let done = ShardActions { actions, permit, answer };
+        Self { changes, done, decided: Instant::now(), moved_ms: 0 }
     }
 
     /// Makes its changes durable. To be called again after an error.
@@ -70,8 +75,13 @@ impl Step {
     }
 
     /// When it was decided, and what is to be done now that it is stored.
-    pub(super) fn into_done(self) -> (Instant, Vec<Action<ConnectionId>>, Option<OpPermit>) {
-        (self.decided, self.actions, self.permit)
+    pub(super) fn into_done(self) -> (Instant, ShardActions) {
+        (self.decided, self.done)
+    }
+
+    /// Whoever waits for an answer has waited long enough.
+    pub(super) fn leave_unanswered(&mut self) {
+        self.done.answer = None;
     }
 }
 
@@ -129,7 +139,11 @@ mod tests {
         let shard = Shard { shard_count: 1, shard_id: ShardId(0) };
         let record = PermitRecord { shard, epoch: Epoch(1), granted_ms: 1000, next_ms: 6500, used: false };
         let warning = Warning::BudgetExhausted { total: 1, resets_in_ms: 1 };
-        Step::new(vec![Action::Persist(vec![Change::Permit { key: 0, record }]), Action::Warn(warning)], None)
+        Step::new(
+            vec![Action::Persist(vec![Change::Permit { key: 0, record }]), Action::Warn(warning)],
+            None,
+            None,
+        )
     }
 
     #[test]
@@ -147,8 +161,8 @@ mod tests {
                 "{waited:?}"
             );
         }
-        let (_, actions, _) = step.into_done();
-        assert!(matches!(actions[..], [Action::Warn(_)]), "stored before the rest is done");
+        let (_, done) = step.into_done();
+        assert!(matches!(done.actions[..], [Action::Warn(_)]), "stored before the rest is done");
     }
 
     #[test]
