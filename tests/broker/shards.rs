@@ -1,12 +1,59 @@
-//! Shard ids: leased, kept, given back, waited for.
+//! Shard ids: asked for, paced, kept, lost, and changed in number.
+
+mod budget;
+mod leases;
+mod losing;
+mod operating;
+mod pacing;
+mod resharding;
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, Service};
+use crate::support::{Gateway, Service, eventually};
 
-fn connect(service: &mut Service) -> Value {
+/// Asks for any id.
+fn ask(service: &mut Service) {
     service.send_op(&json!({"opcode": 10}));
+}
+
+/// Asks for any id and gets it at once; SHARD_ACCEPT.
+fn connect(service: &mut Service) -> Value {
+    ask(service);
     service.expect_op(11)
+}
+
+/// The next SHARD_ACCEPT, however often it is told to wait before.
+fn granted(service: &mut Service) -> Value {
+    loop {
+        let op = service.next().json["d"].clone();
+        if op["opcode"] != 30 {
+            assert_eq!(op["opcode"], 11, "{op}");
+            return op;
+        }
+    }
+}
+
+/// SHARD_DEATH with these fields, of a service that holds the id; it is gone then.
+fn give_back(gateway: &Gateway, service: &mut Service, id: u32, mut fields: Value) {
+    let deaths = || shard(gateway, id)["deaths"].as_u64().unwrap();
+    let before = deaths();
+    (fields["opcode"], fields["shard_id"]) = (json!(12), json!(id));
+    service.send_op(&fields);
+    eventually(&format!("shard {id} died"), || (deaths() > before).then_some(()));
+}
+
+/// What `/api/v1/shards` says of an id of the current generation.
+fn shard(gateway: &Gateway, id: u32) -> Value {
+    let shards = gateway.get_json("/api/v1/shards");
+    let found =
+        shards["shards"].as_array().unwrap().iter().find(|shard| {
+            (&shard["shard_id"], &shard["shard_count"]) == (&json!(id), &shards["shard_count"])
+        });
+    found.unwrap_or_else(|| panic!("shard {id} is not in {shards}")).clone()
+}
+
+fn wait_for_state(gateway: &Gateway, id: u32, state: &str) {
+    eventually(&format!("shard {id} is {state}"), || (shard(gateway, id)["state"] == state).then_some(()));
 }
 
 fn watcher(gateway: &Gateway, pattern: &str) -> Service {
@@ -15,143 +62,12 @@ fn watcher(gateway: &Gateway, pattern: &str) -> Service {
     watcher
 }
 
-/// Waits until the watcher is told that the service did that.
-fn expect_event(watcher: &mut Service, service: &str, event: &str) {
+/// Waits until the watcher is told that the service did that; PRESENCE.
+fn expect_event(watcher: &mut Service, service: &str, event: &str) -> Value {
     loop {
         let presence = watcher.expect_op(24);
         if presence["service"] == service && presence["event"] == event {
-            return;
+            return presence;
         }
     }
-}
-
-#[test]
-fn the_lowest_free_id_is_leased() {
-    let gateway = Gateway::start(&["--shards=2", "--max-concurrency=16"]);
-    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
-    let expected = json!({"opcode": 11, "shard_id": 0, "shard_count": 2, "epoch": 1, "max_concurrency": 16});
-    assert_eq!(connect(&mut a), expected);
-    b.send_op(&json!({"opcode": "10"}));
-    assert_eq!(b.expect_op(11)["shard_id"], 1);
-    assert_eq!(gateway.metric("gateway_shards", "leased"), 2);
-}
-
-#[test]
-fn a_restarted_process_that_knows_only_the_founding_ops_keeps_its_id() {
-    let gateway = Gateway::start(&["--shards=3"]);
-    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
-    connect(&mut a);
-    assert_eq!(connect(&mut b)["shard_id"], 1);
-    b.vanish();
-    let mut b = gateway.connect();
-    let accept = b.identify("b");
-    assert_eq!((&accept["resumed"], &accept["shards"]), (&json!(true), &json!([1])));
-    let lease = connect(&mut b);
-    assert_eq!((&lease["shard_id"], &lease["epoch"]), (&json!(1), &json!(1)), "the same lease");
-    // Once all of its own are claimed it gets another.
-    assert_eq!(connect(&mut b)["shard_id"], 2);
-}
-
-#[test]
-fn the_id_held_last_is_preferred() {
-    let gateway = Gateway::start(&["--shards=4"]);
-    let mut others: Vec<Service> = (0..4).map(|index| gateway.service(&format!("s{index}"))).collect();
-    for (index, other) in others.iter_mut().enumerate() {
-        assert_eq!(connect(other)["shard_id"], index);
-    }
-    for other in &mut others[1..] {
-        other.send_op(&json!({"opcode": 12}));
-        other.expect_nothing();
-    }
-    let lease = connect(&mut others[3]);
-    assert_eq!((&lease["shard_id"], &lease["epoch"]), (&json!(3), &json!(2)), "a new lease of it");
-}
-
-#[test]
-fn who_finds_none_free_waits_and_is_served_in_order() {
-    let gateway = Gateway::start(&["--shards=1"]);
-    let mut holder = gateway.service("holder");
-    connect(&mut holder);
-    let (mut first, mut second) = (gateway.service("first"), gateway.service("second"));
-    for (service, position) in [(&mut first, 1), (&mut second, 2)] {
-        service.send_op(&json!({"opcode": 10}));
-        let wait = service.expect_op(30);
-        assert_eq!((&wait["reason"], &wait["position"]), (&json!("no_free_shard"), &json!(position)));
-    }
-    holder.send_op(&json!({"opcode": 12, "close_code": 1000}));
-    assert_eq!(first.expect_op(11)["epoch"], 2);
-    assert_eq!(second.expect_op(30)["position"], 1);
-    first.close(4000);
-    assert_eq!(second.expect_op(11)["epoch"], 3);
-}
-
-#[test]
-fn a_waiting_service_that_goes_away_loses_its_place() {
-    let gateway = Gateway::start(&["--shards=1"]);
-    let mut holder = gateway.service("holder");
-    connect(&mut holder);
-    let mut first = gateway.service("first");
-    first.send_op(&json!({"opcode": 10}));
-    first.expect_op(30);
-    let mut second = gateway.service("second");
-    second.send_op(&json!({"opcode": 10}));
-    assert_eq!(second.expect_op(30)["position"], 2);
-    first.vanish();
-    assert_eq!(second.expect_op(30)["position"], 1);
-    holder.send_op(&json!({"opcode": 12}));
-    second.expect_op(11);
-    // It comes back and waits anew.
-    let mut first = gateway.service("first");
-    first.send_op(&json!({"opcode": 10}));
-    assert_eq!(first.expect_op(30)["position"], 1);
-}
-
-#[test]
-fn leases_stand_while_away_and_end_when_down() {
-    let gateway = Gateway::start(&["--shards=1", "--resume-window-ms=2500"]);
-    let mut watcher = watcher(&gateway, "a");
-    let mut a = gateway.service("a");
-    connect(&mut a);
-    a.vanish();
-    expect_event(&mut watcher, "a", "away");
-    let mut b = gateway.service("b");
-    b.send_op(&json!({"opcode": 10}));
-    b.expect_op(30);
-    expect_event(&mut watcher, "a", "down");
-    assert_eq!(b.expect_op(11)["epoch"], 2);
-}
-
-#[test]
-fn a_given_id_can_be_claimed() {
-    let gateway = Gateway::start(&["--shards=4"]);
-    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
-    let claim = json!({"opcode": 10, "shard_id": 2, "shard_count": 4, "identify": false});
-    a.send_op(&claim);
-    assert_eq!(a.expect_op(11)["shard_id"], 2);
-    a.send_op(&claim);
-    assert_eq!(a.expect_op(11)["epoch"], 1, "a fresh permit for the same lease");
-    b.send_op(&claim);
-    b.expect_op(30);
-    b.send_op(&json!({"opcode": 10, "shard_id": 2, "shard_count": 5}));
-    b.expect_error("stale_shard");
-    b.send_op(&json!({"opcode": 10, "shard_id": 4, "shard_count": 4}));
-    b.expect_error("malformed");
-}
-
-#[test]
-fn only_the_holder_can_give_an_id_back() {
-    let gateway = Gateway::start(&["--shards=2"]);
-    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
-    connect(&mut a);
-    b.send_op(&json!({"opcode": 12, "shard_id": 0}));
-    b.expect_error("not_shard_holder");
-    b.send_op(&json!({"opcode": 12}));
-    b.expect_error("not_shard_holder");
-    connect(&mut a);
-    a.send_op(&json!({"opcode": 12}));
-    let error = a.expect_error("malformed");
-    assert!(error["message"].as_str().unwrap().contains("shard_id"), "{error}");
-    a.send_op(&json!({"opcode": 12, "shard_id": 1}));
-    a.expect_nothing();
-    assert_eq!(connect(&mut b)["shard_id"], 1);
 }
