@@ -25,18 +25,20 @@
 //! Left out, for the caller to add: reconnecting (an error's code says whether to), time-outs
 //! (`tokio::time::timeout` around any call), TLS.
 
+mod shards;
+
 use std::fmt;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
+pub use self::shards::{Death, Lease, Live, Revoke, Wait};
 use crate::protocol::close::LEAVES_FOR_GOOD;
 use crate::protocol::error::ErrorCode;
 use crate::protocol::op::Opcode;
@@ -123,17 +125,6 @@ pub struct Refused {
     /// Its `n`, JSON as it was sent.
     pub n: Option<Box<RawValue>>,
     pub target: Option<String>,
-}
-
-/// `d` of `SHARD_ACCEPT`.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Lease {
-    pub shard_id: u32,
-    pub shard_count: u32,
-    pub epoch: u64,
-    pub max_concurrency: u32,
-    /// What the id's last holder deposited.
-    pub resume: Option<Box<RawValue>>,
 }
 
 /// Something that came.
@@ -251,20 +242,6 @@ impl Client {
         self.sender.heartbeat().await
     }
 
-    /// See [`Sender::shard_connect`].
-    pub async fn shard_connect(&mut self) -> Result<(), ClientError> {
-        self.sender.shard_connect().await
-    }
-
-    /// See [`Sender::shard_death`].
-    pub async fn shard_death(
-        &mut self,
-        shard_id: Option<u32>,
-        close_code: Option<u16>,
-    ) -> Result<(), ClientError> {
-        self.sender.shard_death(shard_id, close_code).await
-    }
-
     /// See [`Receiver::next`].
     pub async fn next(&mut self) -> Result<Option<Event>, ClientError> {
         self.receiver.next().await
@@ -327,32 +304,6 @@ impl Sender {
     /// Says that the service lives. Not needed while [`Receiver::next`] answers pings.
     pub async fn heartbeat(&mut self) -> Result<(), ClientError> {
         self.message(&format!("{HEARTBEAT_PREFIX}{}", self.name), None, &()).await
-    }
-
-    /// Asks for any shard id. The answer is `SHARD_ACCEPT`, see [`Lease`].
-    pub async fn shard_connect(&mut self) -> Result<(), ClientError> {
-        self.op(Opcode::ShardConnect, &json!({})).await
-    }
-
-    /// Asks for a given shard id. With `identify` false the shard needs no permit to IDENTIFY.
-    pub async fn shard_claim(
-        &mut self,
-        shard_id: u32,
-        shard_count: u32,
-        identify: bool,
-    ) -> Result<(), ClientError> {
-        let fields = json!({ "shard_id": shard_id, "shard_count": shard_count, "identify": identify });
-        self.op(Opcode::ShardConnect, &fields).await
-    }
-
-    /// Gives a shard id back. `None` will do for a service that holds exactly one; `close_code`
-    /// is Discord's.
-    pub async fn shard_death(
-        &mut self,
-        shard_id: Option<u32>,
-        close_code: Option<u16>,
-    ) -> Result<(), ClientError> {
-        self.op(Opcode::ShardDeath, &json!({ "shard_id": shard_id, "close_code": close_code })).await
     }
 
     /// Sends any op: `fields` are those of `d` beside the opcode.
@@ -517,12 +468,17 @@ fn unreadable(text: &str, reason: &str) -> ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::op::LeaseState;
+    use serde_json::json;
     use std::net::SocketAddr;
     use tokio::net::TcpListener;
 
     const ACCEPT: &str = r#"{"s":"gateway","t":"gateway:opcode","d":{"opcode":1,"service":"a","session":"x",
         "resumed":false,"heartbeat_ms":5000,"resume_window_ms":30000,"max_message_bytes":1048576,
         "shards":[3],"version":1,"to_come":7}}"#;
+
+    const LEASE: &str =
+        r#"{"opcode":11,"shard_id":3,"shard_count":8,"epoch":2,"max_concurrency":1,"resume":{"seq":1.0}}"#;
 
     /// A gateway for one connection: says `answers` after the first message, closes, and tells
     /// all that came.
@@ -564,20 +520,28 @@ mod tests {
         client.send_with_nonce("shard/3", "x", 7, &()).await.expect("sent");
         client.heartbeat().await.expect("sent");
         client.shard_connect().await.expect("sent");
-        client.shard_death(None, Some(4004)).await.expect("sent");
+        client.shard_claim(3, 8, false).await.expect("sent");
+        let lease: Lease = serde_json::from_str(LEASE).expect("a lease");
+        client.shard_state(&lease, LeaseState::Identifying).await.expect("sent");
+        let resume = lease.resume.as_deref().expect("resume data");
+        client.shard_state_with_resume(&lease, LeaseState::Ready, resume).await.expect("sent");
+        client.shard_death(&Death { close_code: Some(4004), ..Death::default() }).await.expect("sent");
         client.close(1000).await.expect("sent");
         assert!(client.next().await.expect("an end").is_none());
         drop(client);
         let heard = heard.await.expect("no panic");
         assert_eq!(
-            heard[..6],
+            heard[..9],
             [
                 r#"{"s":"a","t":"gateway:opcode","d":{"opcode":0,"ack":false,"receipts":true,"group":"g"}}"#,
                 r#"{"s":"a","t":"gateway-proxy:b:x:\"y","d":{"k":1}}"#,
                 r#"{"s":"a","t":"gateway-proxy:shard/3:x","d":null,"n":7}"#,
                 r#"{"s":"a","t":"heartbeat:a","d":null}"#,
                 r#"{"s":"a","t":"gateway:opcode","d":{"opcode":10}}"#,
-                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":12,"close_code":4004,"shard_id":null}}"#,
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":10,"identify":false,"shard_count":8,"shard_id":3}}"#,
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":31,"shard_id":3,"shard_count":8,"state":"identifying"}}"#,
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":31,"shard_id":3,"shard_count":8,"state":"ready","resume":{"seq":1.0}}}"#,
+                r#"{"s":"a","t":"gateway:opcode","d":{"opcode":12,"close_code":4004}}"#,
             ]
         );
     }
@@ -635,6 +599,26 @@ mod tests {
         assert!(
             matches!(Event::parse(r#"{"s":"b","t":"x"}"#), Ok(Event::Message(m)) if m.data.get() == "null")
         );
+    }
+
+    #[test]
+    fn what_is_said_of_shards_is_read() {
+        let event = |fields: &str| {
+            let text = format!(r#"{{"s":"gateway","t":"gateway:opcode","d":{{{fields}}}}}"#);
+            match Event::parse(&text) {
+                Ok(Event::Op(op)) => op,
+                other => panic!("{other:?}"),
+            }
+        };
+        let wait = event(r#""opcode":30,"reason":"identify_rate_limit","position":2,"retry_after_ms":5"#);
+        let expected =
+            Wait { reason: "identify_rate_limit".to_owned(), position: 2, retry_after_ms: Some(5) };
+        assert_eq!(wait.read::<Wait>().expect("a wait"), expected);
+        let live = event(r#""opcode":32,"shard_id":1,"shard_count":8"#);
+        assert_eq!(live.read::<Live>().expect("live"), Live { shard_id: 1, shard_count: 8 });
+        let revoke = event(r#""opcode":33,"shard_id":1,"shard_count":8,"reason":"x""#);
+        let expected = Revoke { shard_id: 1, shard_count: 8, reason: "x".to_owned() };
+        assert_eq!(revoke.read::<Revoke>().expect("a revoke"), expected);
     }
 
     #[test]

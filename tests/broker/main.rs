@@ -14,6 +14,7 @@ mod identify;
 mod network;
 mod operate;
 mod proxy;
+mod readme;
 mod resilience;
 mod sessions;
 mod shard_kill;

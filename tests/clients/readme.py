@@ -1,19 +1,25 @@
-"""Runs the README's five-minute tour against a gateway, and compares what it prints.
+"""Runs the README's programs against a gateway: the five-minute tour, and the shard services.
 
-The programs and their outputs are the README's own code blocks, headed ```python NAME and
-```text output of NAME. Usage: readme.py ws://HOST:PORT/gateway, with one shard id that is free.
+The programs and their outputs are the README's own code blocks, headed ```python NAME,
+```javascript NAME and ```text output of NAME. Usage: readme.py ws://HOST:PORT/gateway, with one
+shard id that is free. NODE_DIRECTORY names a directory whose node_modules has `ws`.
 """
 
+import json
+import os
 import pathlib
 import re
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 
 URL = sys.argv[1]
+API = URL.replace("ws:", "http:").removesuffix("/gateway") + "/api/v1"
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 DEFAULT_URL = "ws://127.0.0.1:7117/gateway"
-DEADLINE = 20  # seconds for each program
+DEADLINE = 20  # seconds for each program, and for whatever is waited for
 
 
 def blocks(kind):
@@ -23,35 +29,88 @@ def blocks(kind):
     return dict(found)
 
 
-def start(directory, name, text):
+def start(directory, name, text, interpreter=(sys.executable, "-u")):
     assert DEFAULT_URL in text, f"{name} does not connect to {DEFAULT_URL}"
     path = pathlib.Path(directory, name)
     path.write_text(text.replace(DEFAULT_URL, URL), "utf-8")
-    command = [sys.executable, "-u", path]
+    command = [*interpreter, path]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def main():
-    programs, outputs = blocks("python "), blocks("text output of ")
+def end(process):
+    """What else it printed, and what went wrong. It is to end by itself."""
+    try:
+        return process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        printed, errors = process.communicate()
+        return printed, errors + f"\nit did not end within {DEADLINE} s"
+
+
+def judge(name, process, printed, expected, errors):
+    if process.returncode == 0 and printed == expected:
+        return True
+    print(f"readme: {name} printed\n{printed}\ninstead of\n{expected}\n{errors}")
+    return False
+
+
+def tour(directory, programs, outputs):
     assert programs.keys() == outputs.keys(), f"{programs.keys()} print {outputs.keys()}"
-    failed = False
+    backend = start(directory, "backend.py", programs["backend.py"])
+    first_line = backend.stdout.readline()  # the shard's message must find it there
+    shard = start(directory, "shard.py", programs["shard.py"])
+    ends = [("shard.py", shard, "", *end(shard)), ("backend.py", backend, first_line, *end(backend))]
+    return all([
+        judge(name, process, before + rest, outputs[name], errors)
+        for name, process, before, rest, errors in ends
+    ])
+
+
+def api(method, path):
+    request = urllib.request.Request(API + path, method=method)
+    with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
+        return json.load(answer)
+
+
+def shard_of(service):
+    """The id that the service holds, once it is ready; None where that never happens."""
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        for shard in api("GET", "/shards")["shards"]:
+            if (shard["holder"], shard["state"]) == (service, "ready"):
+                return shard
+        time.sleep(0.02)
+    return None
+
+
+def shard_service(directory, name, text, service, *interpreter):
+    """It gets an id, says how far it is, and leaves when it is told to shut down."""
+    process = start(directory, name, text, *interpreter)
+    shard = shard_of(service)
+    if shard is None:
+        process.kill()
+        return judge(name, process, *end(process), f"{service} never held a ready shard")
+    api("POST", f"/services/{service}/shutdown")
+    printed, errors = end(process)
+    expected = f"connecting shard {shard['shard_id']} of {shard['shard_count']}\n"
+    freed = all(shard["holder"] is None for shard in api("GET", "/shards")["shards"])
+    return judge(name, process, printed, expected, errors if freed else f"{errors}\nits id is not free")
+
+
+def main():
+    python, javascript = blocks("python "), blocks("javascript ")
     with tempfile.TemporaryDirectory() as directory:
-        backend = start(directory, "backend.py", programs["backend.py"])
-        first_line = backend.stdout.readline()  # the shard's message must find it there
-        shard = start(directory, "shard.py", programs["shard.py"])
-        for name, process, before in [("shard.py", shard, ""), ("backend.py", backend, first_line)]:
-            try:
-                rest, errors = process.communicate(timeout=DEADLINE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                rest, errors = process.communicate()
-                errors += f"\nit did not end within {DEADLINE} s"
-            printed = before + rest
-            if process.returncode != 0 or printed != outputs[name]:
-                failed = True
-                print(f"readme: {name} printed\n{printed}\ninstead of\n{outputs[name]}\n{errors}")
-    print("readme: FAILED" if failed else "readme: ok")
-    sys.exit(failed)
+        tour_programs = {name: text for name, text in python.items() if name != "shard_service.py"}
+        results = [
+            tour(directory, tour_programs, blocks("text output of ")),
+            shard_service(directory, "shard_service.py", python["shard_service.py"], "shard-py"),
+        ]
+    # Node looks for packages beside the program.
+    with tempfile.TemporaryDirectory(dir=os.environ["NODE_DIRECTORY"]) as directory:
+        text = javascript["shard_service.mjs"]
+        results.append(shard_service(directory, "shard_service.mjs", text, "shard-js", ("node",)))
+    print("readme: ok" if all(results) else "readme: FAILED")
+    sys.exit(not all(results))
 
 
 main()

@@ -10,7 +10,7 @@ use super::cast::Kind;
 use super::desk::Desk;
 use super::message::{Data, Target};
 use super::world::{Stage, World, count, lock};
-use crate::client::{ClientError, Sender};
+use crate::client::{ClientError, Death, Sender};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::op::Opcode;
 
@@ -146,7 +146,7 @@ impl Writer<'_> {
         let Some(id) = self.desk.shards().first().copied() else { return Ok(()) };
         lock(&self.world.leases).leaves(id, self.index, Instant::now());
         self.desk.gave_shard_back(id);
-        sender.shard_death(Some(id), None).await?;
+        sender.shard_death(&Death { shard_id: Some(id), ..Death::default() }).await?;
         sender.shard_connect().await
     }
 
