@@ -61,7 +61,12 @@ fn what_is_not_there_is_said_so() {
     let answer = gateway.http_raw("GET", "/gateway", &[], "");
     assert!(answer.starts_with("HTTP/1.1 426") && answer.contains("upgrade: websocket"), "{answer}");
     let (status, index) = gateway.http("GET", "/", &[], "");
-    assert!(status == 200 && index.contains("/api/v1/services"), "{index}");
+    assert_eq!(status, 200);
+    for route in
+        ["/services", "/services/{name}/reboot", "/shards", "/shards/{id}/release", "/shards/reshard"]
+    {
+        assert!(index.contains(&format!(" /api/v1{route} ")), "{route} is not in\n{index}");
+    }
 }
 
 #[test]
