@@ -7,7 +7,7 @@ use crate::support::{Gateway, Service};
 
 #[test]
 fn leases_stand_while_away_and_end_when_down() {
-    let gateway = Gateway::start(&["--shards=1", "--resume-window-ms=1500", "--heartbeat-ms=500"]);
+    let gateway = Gateway::start(&["--shards=1", "--resume-window-ms=500", "--heartbeat-ms=1000"]);
     let mut watcher = watcher(&gateway, "a");
     let mut a = gateway.service("a");
     connect(&mut a);
