@@ -2,7 +2,8 @@ use gateway::client::{Client, ClientError, Event, Identify, Lease};
 use gateway::protocol::close::LEAVES_FOR_GOOD;
 use gateway::protocol::op::{LeaseState, Opcode};
 
-/// Here your Discord library connects, and comes back at READY.
+/// Here your Discord library connects, and comes back at READY. (What takes longer than a few seconds
+/// goes into a task of its own: `next` answers the gateway's pings.)
 async fn connect_shard(lease: &Lease) {
     println!("connecting shard {} of {}", lease.shard_id, lease.shard_count);
 }
