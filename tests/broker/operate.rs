@@ -16,7 +16,7 @@ fn what_a_user_can_mend_is_one_line_and_exit_code_2() {
     let gateway = Gateway::start(&[]);
     let busy = format!("--listen={}", gateway.address());
     for (arguments, says) in [
-        (vec![busy.as_str()], "--listen"),
+        (vec![busy.as_str(), "--data-dir=none"], "--listen"),
         (vec!["--heartbeat-ms=abc"], "heartbeat_ms"),
         (vec!["--listen=0.0.0.0:0"], "--expose-without-credentials"),
         (vec!["--config=/nowhere/gateway.toml"], "/nowhere/gateway.toml"),

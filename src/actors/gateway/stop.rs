@@ -15,8 +15,9 @@ use crate::state::shards::Departure;
 /// How often it is looked how far the stop has come.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long what could not be delivered may take to go back to its sources.
-const RETURN_GRACE: Duration = Duration::from_secs(2);
+/// How long what could not be delivered may take to go back to its sources. It takes that long only
+/// where full mailboxes go back to sources that read slowly.
+const RETURN_GRACE: Duration = Duration::from_secs(8);
 
 /// How long connections may take to close before they are cut off.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
