@@ -10,15 +10,19 @@ mod setting;
 mod table;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{
     collections::BTreeMap,
     fmt, io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
+pub use self::setting::ShardCount;
 use self::setting::{VARIABLE_PREFIX, Value};
 pub use self::table::Config;
+pub use self::token::BotToken;
 pub(crate) use self::{setting::Setting, table::SETTINGS};
 
 /// Everything that settings can come from.
@@ -76,6 +80,8 @@ pub enum ConfigError {
     UnknownKey { key: String, path: String, nearest: Option<String> },
     #[error("{setting}: expected {expected}, got {got} ({origin})")]
     Value { setting: &'static str, expected: String, got: String, origin: String },
+    #[error("discord_token_file: cannot read `{path}`: {why} ({origin})")]
+    TokenUnreadable { path: String, why: String, origin: String },
     #[error(
         "listen: other machines can reach {got}, and there are no credentials yet: anyone who can reach \
          the port would be able to use the gateway; expected a loopback address such as 127.0.0.1, or \
@@ -151,9 +157,12 @@ impl Config {
         if !has_home && matches!(in_force["data_dir"].1, Origin::Default) {
             return Err(ConfigError::NoHome);
         }
-        let config = Self::from_values(|name| in_force[name].0.clone());
+        let mut config = Self::from_values(|name| in_force[name].0.clone());
         check_together(&config, &in_force)?;
-        Ok(Loaded { config, warnings: unknown_variables(&variables), in_force })
+        read_token(&mut config, &in_force, read_file)?;
+        let mut warnings = unknown_variables(&variables);
+        warnings.extend(token_in_the_clear(&config));
+        Ok(Loaded { config, warnings, in_force })
     }
 }
 
@@ -179,7 +188,10 @@ fn apply_file(
             ConfigError::UnknownKey { key: one_line(&key), path: shown(path), nearest: nearest(&key) }
         })?;
         let origin = Origin::File(path.to_owned());
-        let read = setting.kind.parse_toml(&value).ok_or_else(|| describe_toml(&value));
+        let read = setting.kind.parse_toml(&value).ok_or_else(|| match setting.kind {
+            setting::Kind::Token => NOT_SHOWN.to_owned(),
+            _ => describe_toml(&value),
+        });
         apply(in_force, setting, read, origin)?;
     }
     Ok(())
@@ -202,7 +214,10 @@ fn apply_typed(
     typed: &str,
     origin: Origin,
 ) -> Result<(), ConfigError> {
-    let read = setting.kind.parse(typed).ok_or_else(|| format!("`{}`", one_line(typed)));
+    let read = setting.kind.parse(typed).ok_or_else(|| match setting.kind {
+        setting::Kind::Token => NOT_SHOWN.to_owned(),
+        _ => format!("`{}`", one_line(typed)),
+    });
     apply(in_force, setting, read, origin)
 }
 
@@ -240,10 +255,71 @@ fn check_together(config: &Config, in_force: &InForce) -> Result<(), ConfigError
     at_least("mailbox_bytes", config.mailbox_bytes, "max_message_bytes", config.max_message_bytes as u64)?;
     at_least("mailbox_total_bytes", config.mailbox_total_bytes, "mailbox_bytes", config.mailbox_bytes)?;
 
+    if config.discord_token.is_some() && config.discord_token_file.is_some() {
+        return Err(ConfigError::Value {
+            setting: "discord_token",
+            expected: "none beside discord_token_file".to_owned(),
+            got: "one".to_owned(),
+            origin: origin("discord_token"),
+        });
+    }
+    let has_token = config.discord_token.is_some() || config.discord_token_file.is_some();
+    if config.shards == ShardCount::Auto && !has_token {
+        return Err(ConfigError::Value {
+            setting: "shards",
+            expected: "a number, or discord_token_file beside `auto`: it takes a bot's token to ask Discord"
+                .to_owned(),
+            got: "`auto`".to_owned(),
+            origin: origin("shards"),
+        });
+    }
     if !config.listen.ip().to_canonical().is_loopback() && !config.expose_without_credentials {
         return Err(ConfigError::Exposed { got: config.listen.to_string(), origin: origin("listen") });
     }
     Ok(())
+}
+
+/// What a secret is instead of shown.
+const NOT_SHOWN: &str = "something else, which is not shown";
+
+/// What a file of a token may hold at most: it is no token far below that.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+fn read_token(
+    config: &mut Config,
+    in_force: &InForce,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<(), ConfigError> {
+    let Some(path) = &config.discord_token_file else { return Ok(()) };
+    let origin = in_force["discord_token_file"].1.of(find("discord_token_file"));
+    let text = read_file(path).map_err(|why| ConfigError::TokenUnreadable {
+        path: shown(path),
+        why: why.to_string(),
+        origin: origin.clone(),
+    })?;
+    let token =
+        Some(&text).filter(|text| text.len() <= MAX_TOKEN_BYTES).and_then(|text| BotToken::parse(text));
+    config.discord_token = Some(token.ok_or_else(|| ConfigError::Value {
+        setting: "discord_token_file",
+        expected: format!(
+            "the file {} to hold a bot's token as Discord shows it, and nothing else",
+            shown(path)
+        ),
+        got: NOT_SHOWN.to_owned(),
+        origin,
+    })?);
+    Ok(())
+}
+
+/// Only warned of: a proxy for Discord's API may stand beside the gateway.
+fn token_in_the_clear(config: &Config) -> Option<String> {
+    config.discord_token.as_ref()?;
+    let url: ureq::http::Uri = config.discord_api.parse().ok()?;
+    let host = url.host()?.trim_matches(['[', ']']);
+    let is_local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    (url.scheme_str() != Some("https") && !is_local).then(|| {
+        format!("the bot's token goes to {} unencrypted: discord_api is not https", config.discord_api)
+    })
 }
 
 /// Only warned of: other software may use the prefix (Kubernetes does, for a service that is called

@@ -17,7 +17,7 @@
 //! [`Gateway`](actors::gateway) is the control plane: it decides who is who, and no proxied message
 //! passes through it. A [`ClientSession`](actors::client_session) *is* a service, as the others see
 //! it; it outlives its [`Connection`](networker::websocket)s. The rules themselves are plain structs
-//! in [`state`], which the actors drive.
+//! in [`state`], which the actors drive. What Discord allows comes from [`discord`].
 //!
 //! # The path of one message
 //!
@@ -52,6 +52,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod discord;
 mod http;
 pub mod logging;
 mod metrics;

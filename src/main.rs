@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use gateway::bench;
 use gateway::cli::{self, Command};
 use gateway::config::Loaded;
-use gateway::{logging, server};
+use gateway::{discord, logging, server};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Exit code of whatever a user can mend: a wrong setting, a busy port, a damaged store.
@@ -36,8 +36,8 @@ fn serve(loaded: Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let restored = match server::restore(&loaded.config) {
-        Ok(restored) => restored,
+    let found = match server::find(&loaded.config) {
+        Ok(found) => found,
         Err(error) => {
             eprintln!("gateway: {error}");
             return ExitCode::from(USAGE);
@@ -51,11 +51,17 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let ran = actix_rt::System::new().block_on(server::run(loaded.config, restored, listener, stop_signal()));
+    let ran = actix_rt::System::new().block_on(server::run(loaded.config, found, listener, stop_signal()));
     logging::flush();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => {
+            let is_mendable = error
+                .get_ref()
+                .is_some_and(|it| it.is::<discord::Unauthorized>() || it.is::<server::RestoreError>());
+            let code = fail(&error);
+            if is_mendable { ExitCode::from(USAGE) } else { code }
+        }
     }
 }
 

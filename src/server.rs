@@ -4,6 +4,7 @@ mod restore;
 
 use std::io;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +18,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
-use crate::actors::gateway::{Drain, Gateway};
-use crate::actors::shard_allocator::Restored;
-use crate::config::Config;
+use crate::actors::gateway::{DiscordAnswered, Drain, Gateway};
+use crate::config::{Config, ShardCount};
+use crate::discord;
 use crate::http;
 use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::routes::{Routes, ShardTable};
 use crate::state::account::{Accounts, Balance};
 use crate::state::route::Shared;
+use crate::state::shards::SessionStartLimit;
 
-pub use self::restore::{RestoreError, restore};
+pub use self::restore::{Found, RestoreError, find};
 
 /// Descriptors that are not for connections: listener, epoll, log.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -42,15 +44,23 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs the gateway on `listener` until `shutdown` resolves, then stops it as the protocol says.
-/// `restored` comes from [`restore`] with the same settings. To be called in an actix system.
+/// `found` comes from [`find`] with the same settings. To be called in an actix system.
 pub async fn run(
     config: Config,
-    restored: Restored,
+    found: Found,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let config = Arc::new(within_descriptor_limit(config)?);
+    let mut shutdown = pin!(shutdown);
+    let mut config = within_descriptor_limit(config)?;
+    let discord = tokio::select! {
+        discord = ask_discord(&mut config, &found) => discord?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let config = Arc::new(config);
     let shared = Arc::new(Shared::new(config.max_account_names, config.mailbox_total_bytes));
+    let restored =
+        found.restore(&config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let routes = Arc::new(Routes::new(ShardTable::of(restored.pool.holders()), shared));
     let (gateway_arbiter, allocator_arbiter) = (Arbiter::new(), Arbiter::new());
     let (close_all, closing) = watch::channel(false);
@@ -59,6 +69,7 @@ pub async fn run(
         Gateway::new(config.clone(), routes.clone(), close_all, restored, allocator_arbiter.handle());
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
+    follow_discord(discord, gateway.clone());
     let entrance = Data::new(Entrance::new(config.clone(), gateway.clone(), routes, closing));
     log::info!("listening on {}", listener.local_addr()?);
     let room = actix_rt::spawn(keep_waiting_room(entrance.clone().into_inner()));
@@ -66,7 +77,7 @@ pub async fn run(
     let handle = server.handle();
     let mut serving = actix_rt::spawn(server);
     tokio::select! {
-        () = shutdown => stop(&gateway, &handle).await,
+        () = &mut shutdown => stop(&gateway, &handle).await,
         ended = &mut serving => return ended.map_err(io::Error::other)?,
     }
     let _ = serving.await;
@@ -77,6 +88,33 @@ pub async fn run(
     let _ = allocator_arbiter.join();
     log_account(&accounts.shared().accounts);
     Ok(())
+}
+
+/// What Discord allows, where there is a token: at first, where it is known, and from then on.
+type Discord = Option<(Option<SessionStartLimit>, discord::Answers)>;
+
+async fn ask_discord(config: &mut Config, found: &Found) -> io::Result<Discord> {
+    if config.shards == ShardCount::Auto && found.has_pool() {
+        // The gateway never reshards by itself.
+        config.shards = ShardCount::Stored;
+    }
+    let Some(mut answers) = discord::follow(config) else { return Ok(None) };
+    let first = answers.first(&mut config.shards).await;
+    let first = first.map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
+    Ok(Some((first, answers)))
+}
+
+/// Before any service is let in, so that the first permits are counted already.
+fn follow_discord(discord: Discord, gateway: Addr<Gateway>) {
+    let Some((first, mut answers)) = discord else { return };
+    if let Some(limit) = first {
+        gateway.do_send(DiscordAnswered(limit));
+    }
+    actix_rt::spawn(async move {
+        while let Some(limit) = answers.next().await {
+            gateway.do_send(DiscordAnswered(limit));
+        }
+    });
 }
 
 fn start_server(

@@ -27,7 +27,7 @@ pub use self::operate::{
     ListServices, OperateShards, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService,
     Stopped,
 };
-pub use self::services::ServiceRequest;
+pub use self::services::{DiscordAnswered, ServiceRequest};
 pub use self::stop::Drain;
 use super::client_session::{ClientSession, Order};
 use super::link::Link;

@@ -15,7 +15,11 @@ use std::{
 
 use log::LevelFilter;
 
-use super::directory;
+use super::directory::{self, NONE};
+use super::token::BotToken;
+
+const AUTO: &str = "auto";
+const STORED: &str = "stored";
 
 pub(crate) const VARIABLE_PREFIX: &str = "GATEWAY_";
 
@@ -39,6 +43,11 @@ impl Setting {
         format!("{VARIABLE_PREFIX}{}", self.name.to_uppercase())
     }
 
+    /// A secret has none: whoever may list the machine's processes could read it.
+    pub(crate) fn has_flag(&self) -> bool {
+        !matches!(self.kind, Kind::Token)
+    }
+
     pub(crate) fn is_switch(&self) -> bool {
         matches!(self.kind, Kind::Switch)
     }
@@ -47,7 +56,11 @@ impl Setting {
     pub(crate) fn placeholder(&self) -> String {
         match &self.kind {
             Kind::Address { .. } => "IP:PORT".to_owned(),
-            Kind::Number { unit, .. } | Kind::NumberOr { unit, .. } => unit.to_uppercase(),
+            Kind::Number { unit, .. } => unit.to_uppercase(),
+            Kind::Count { .. } => "NUMBER|stored|auto".to_owned(),
+            Kind::Path => "PATH".to_owned(),
+            Kind::Token => "TOKEN".to_owned(),
+            Kind::Url { .. } => "URL".to_owned(),
             Kind::Switch => "BOOL".to_owned(),
             Kind::StateDirectory => "DIRECTORY".to_owned(),
             Kind::LogFilter { .. } => "FILTER".to_owned(),
@@ -61,11 +74,15 @@ impl Setting {
             Kind::Number { unit, range, default } => {
                 format!("{help} [{} to {} {unit}; default: {default}]", range.start(), range.end())
             }
-            Kind::NumberOr { unit, range, word } => {
-                format!("{help} [{} to {} {unit}, or {word}; default: {word}]", range.start(), range.end())
+            Kind::Count { range } => {
+                let (from, to) = (range.start(), range.end());
+                format!("{help} [{from} to {to}, {STORED} or {AUTO}; default: {STORED}]")
             }
-            Kind::Address { default } | Kind::LogFilter { default } => format!("{help} [default: {default}]"),
+            Kind::Address { default } | Kind::LogFilter { default } | Kind::Url { default } => {
+                format!("{help} [default: {default}]")
+            }
             Kind::StateDirectory => format!("{help} [default: {}]", directory::DEFAULT),
+            Kind::Path | Kind::Token => format!("{help} [default: {NONE}]"),
             Kind::Switch => format!("{help} [default: false]"),
         }
     }
@@ -82,11 +99,17 @@ pub(crate) enum Kind {
         range: RangeInclusive<u64>,
         default: Amount,
     },
-    /// A number, or the word, which is the default.
-    NumberOr {
-        unit: &'static str,
+    /// A number, `stored` or `auto`.
+    Count {
         range: RangeInclusive<u64>,
-        word: &'static str,
+    },
+    /// A file's path, or `none`.
+    Path,
+    /// A bot's token at Discord, or `none`.
+    Token,
+    /// The base of an HTTP API.
+    Url {
+        default: &'static str,
     },
     /// `true` or `false`; off unless given.
     Switch,
@@ -132,9 +155,10 @@ impl Kind {
                 Value::Number(cores.clamp(*range.start(), *range.end()))
             }
             Self::Switch => Value::Switch(false),
-            Self::NumberOr { word, .. } => Value::Text((*word).to_owned()),
-            Self::StateDirectory => Value::Text(directory::NONE.to_owned()),
-            Self::LogFilter { default } => Value::Text((*default).to_owned()),
+            Self::Count { .. } => Value::Text(STORED.to_owned()),
+            Self::Path | Self::StateDirectory => Value::Text(NONE.to_owned()),
+            Self::Token => Value::Token(None),
+            Self::LogFilter { default } | Self::Url { default } => Value::Text((*default).to_owned()),
         }
     }
 
@@ -142,10 +166,15 @@ impl Kind {
     pub(super) fn parse(&self, typed: &str) -> Option<Value> {
         match self {
             Self::Address { .. } => parse_address(typed).map(Value::Address),
-            Self::NumberOr { word, .. } if typed == *word => Some(Value::Text(typed.to_owned())),
-            Self::Number { range, .. } | Self::NumberOr { range, .. } => {
-                number_within(range, typed.parse().ok()?)
-            }
+            Self::Number { range, .. } => number_within(range, typed.parse().ok()?),
+            Self::Count { range } => match typed {
+                STORED | AUTO => Some(Value::Text(typed.to_owned())),
+                _ => number_within(range, typed.parse().ok()?),
+            },
+            Self::Path => (!typed.is_empty()).then(|| Value::Text(typed.to_owned())),
+            Self::Token if typed == NONE => Some(Value::Token(None)),
+            Self::Token => BotToken::parse(typed).map(|token| Value::Token(Some(token))),
+            Self::Url { .. } => base_url(typed).map(Value::Text),
             Self::Switch => typed.parse().ok().map(Value::Switch),
             Self::StateDirectory => directory::is_path(typed).then(|| Value::Text(typed.to_owned())),
             Self::LogFilter { .. } => is_log_filter(typed).then(|| Value::Text(typed.to_owned())),
@@ -155,12 +184,11 @@ impl Kind {
     /// A value given in the file, where it has a type.
     pub(super) fn parse_toml(&self, value: &toml::Value) -> Option<Value> {
         match (self, value) {
-            (Self::Number { range, .. } | Self::NumberOr { range, .. }, toml::Value::Integer(n)) => {
+            (Self::Number { range, .. } | Self::Count { range }, toml::Value::Integer(n)) => {
                 number_within(range, u64::try_from(*n).ok()?)
             }
-            (Self::NumberOr { word, .. }, toml::Value::String(text)) => {
-                (text == word).then(|| Value::Text(text.clone()))
-            }
+            // A count is not written as a string there.
+            (Self::Count { .. }, toml::Value::String(text)) if ![STORED, AUTO].contains(&&**text) => None,
             (Self::Switch, toml::Value::Boolean(on)) => Some(Value::Switch(*on)),
             (Self::Number { .. } | Self::Switch, _) => None,
             (_, toml::Value::String(text)) => self.parse(text),
@@ -175,10 +203,16 @@ impl Kind {
             Self::Number { unit, range, .. } => {
                 format!("a whole number of {unit} from {} to {}", range.start(), range.end())
             }
-            Self::Switch => "`true` or `false`".to_owned(),
-            Self::NumberOr { unit, range, word } => {
-                format!("a whole number of {unit} from {} to {}, or `{word}`", range.start(), range.end())
+            Self::Count { range } => {
+                let (from, to) = (range.start(), range.end());
+                format!("a whole number of shards from {from} to {to}, `{STORED}` or `{AUTO}`")
             }
+            Self::Path => format!("a file's path, or `{NONE}`"),
+            Self::Token => {
+                format!("a bot's token as Discord shows it (letters, digits, `.`, `_`, `-`), or `{NONE}`")
+            }
+            Self::Url { default } => format!("a URL such as `{default}`"),
+            Self::Switch => "`true` or `false`".to_owned(),
             Self::StateDirectory => {
                 "the path of a directory, or `none` to keep everything in memory".to_owned()
             }
@@ -193,6 +227,16 @@ impl Kind {
 
 fn number_within(range: &RangeInclusive<u64>, n: u64) -> Option<Value> {
     range.contains(&n).then_some(Value::Number(n))
+}
+
+/// Without the slash at its end.
+fn base_url(typed: &str) -> Option<String> {
+    let url: ureq::http::Uri = typed.parse().ok()?;
+    let is_base = matches!(url.scheme_str(), Some("http" | "https"))
+        && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+        && url.query().is_none()
+        && !typed.contains('#');
+    is_base.then(|| typed.trim_end_matches('/').to_owned())
 }
 
 fn parse_address(typed: &str) -> Option<SocketAddr> {
@@ -216,14 +260,14 @@ fn is_log_filter(typed: &str) -> bool {
 
 /// A setting's value, checked against its kind. It is displayed as the file spells it.
 ///
-/// A setting that is a secret gets a variant of its own here, displayed as a redaction, and a field
-/// type whose Debug is one.
+/// A secret has a variant of its own, displayed as a redaction that is no value.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Address(SocketAddr),
     Number(u64),
     Switch(bool),
     Text(String),
+    Token(Option<BotToken>),
 }
 
 impl fmt::Display for Value {
@@ -232,6 +276,8 @@ impl fmt::Display for Value {
             Self::Address(address) => write!(f, "\"{address}\""),
             Self::Number(n) => write!(f, "{n}"),
             Self::Switch(on) => write!(f, "{on}"),
+            Self::Token(None) => write!(f, "\"{NONE}\""),
+            Self::Token(Some(_)) => f.write_str("\"(hidden)\""),
             // JSON's escapes are TOML's too.
             Self::Text(text) => f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?),
         }
@@ -314,6 +360,45 @@ impl Field for Option<u32> {
 impl Field for Option<PathBuf> {
     fn from_value(value: Value) -> Self {
         let text = String::from_value(value);
-        (text != directory::NONE).then(|| text.into())
+        (text != NONE).then(|| text.into())
+    }
+}
+
+impl Field for Option<BotToken> {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Token(token) => token,
+            other => panic!("{other} is no token"),
+        }
+    }
+}
+
+/// How many shards there are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShardCount {
+    Fixed(u32),
+    /// As many as are stored, or 1.
+    Stored,
+    /// As many as are stored, or as Discord recommends.
+    Auto,
+}
+
+impl ShardCount {
+    /// The number, where it is known without Discord.
+    pub fn fixed(self) -> Option<u32> {
+        match self {
+            Self::Fixed(count) => Some(count),
+            Self::Stored | Self::Auto => None,
+        }
+    }
+}
+
+impl Field for ShardCount {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::Text(text) if text == AUTO => Self::Auto,
+            Value::Text(text) if text == STORED => Self::Stored,
+            value => Self::Fixed(u32::from_value(value)),
+        }
     }
 }

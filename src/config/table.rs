@@ -7,7 +7,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::setting::{Field, Kind, Setting, Value};
+use super::setting::{Field, Kind, Setting, ShardCount, Value};
+use super::token::BotToken;
 
 macro_rules! settings {
     ($(
@@ -44,8 +45,10 @@ settings! {
     /// Threads that serve connections.
     "workers" => workers: usize = Kind::one_per_core("threads", 1..=1_024);
 
-    /// Shard ids to give out: Discord's `shard_count`; `stored` is what `data_dir` has, 1 at first.
-    "shards" => shards: Option<u32> = Kind::NumberOr { unit: "shards", range: 1..=65_536, word: "stored" };
+    /// Shard ids to give out: Discord's `shard_count`. `stored` is what `data_dir` has, 1 at first;
+    /// `auto` likewise, but at first the number that Discord recommends, for which it needs a bot's
+    /// token.
+    "shards" => shards: ShardCount = Kind::Count { range: 1..=65_536 };
 
     /// Connections at once; beyond it a service is rejected with `at_capacity`. Lowered, with a
     /// warning, to what the descriptor limit allows (each takes two).
@@ -140,6 +143,17 @@ settings! {
 
     /// How many keys IDENTIFY to Discord side by side, where Discord has not been asked.
     "max_concurrency" => max_concurrency: u32 = Kind::number("keys", 1..=1_024, 1);
+
+    /// File of the bot's token at Discord. With a token, Discord is asked for its limits: how many
+    /// session starts are left, how many shards may start side by side, how many it recommends.
+    "discord_token_file" => discord_token_file: Option<PathBuf> = Kind::Path;
+
+    /// The token itself instead, by variable or in the settings file; it has no flag, which others
+    /// could see.
+    "discord_token" => discord_token: Option<BotToken> = Kind::Token;
+
+    /// Base of Discord's HTTP API.
+    "discord_api" => discord_api: String = Kind::Url { default: "https://discord.com/api/v10" };
 
     /// Directory of what survives a restart: who holds which shard id. `none` keeps everything in
     /// memory.

@@ -1,3 +1,5 @@
+mod discord;
+
 use super::*;
 
 use std::time::Duration;
@@ -67,7 +69,7 @@ fn the_defaults_are_the_protocols() {
         listen: "127.0.0.1:7117".parse().unwrap(),
         expose_without_credentials: false,
         workers: std::thread::available_parallelism().unwrap().get(),
-        shards: None,
+        shards: ShardCount::Stored,
         max_connections: 10_000,
         max_sessions: 20_000,
         max_unidentified: 1_000,
@@ -94,6 +96,9 @@ fn the_defaults_are_the_protocols() {
         identify_interval: Duration::from_millis(5_500),
         permit_ttl: Duration::from_secs(5),
         max_concurrency: 1,
+        discord_token_file: None,
+        discord_token: None,
+        discord_api: "https://discord.com/api/v10".to_owned(),
         data_dir: Some("/home/me/.local/state/gateway".into()),
         log: "info".to_owned(),
     };
@@ -150,8 +155,8 @@ fn the_file_may_be_named_by_a_variable_which_the_flag_wins_over() {
         })
         .map(|loaded| (loaded.config.shards, loaded.warnings))
     };
-    assert_eq!(load(Some("flag.toml")), Ok((Some(7), vec![])));
-    assert_eq!(load(None), Ok((Some(8), vec![])));
+    assert_eq!(load(Some("flag.toml")), Ok((ShardCount::Fixed(7), vec![])));
+    assert_eq!(load(None), Ok((ShardCount::Fixed(8), vec![])));
 }
 
 #[test]
@@ -225,7 +230,7 @@ fn a_wrong_value_is_named_even_where_another_wins_over_it() {
     let given = Given { flags: &[("shards", "2")], file: Some("shards = 0"), ..Given::default() };
     assert_eq!(
         given.error(),
-        "shards: expected a whole number of shards from 1 to 65536, or `stored`, got `0` (file \
+        "shards: expected a whole number of shards from 1 to 65536, `stored` or `auto`, got `0` (file \
          /etc/gateway.toml)"
     );
 }
@@ -263,13 +268,13 @@ fn without_a_home_the_directory_must_be_named() {
 
 #[test]
 fn a_number_of_shards_is_set_or_the_stored_one() {
-    assert_eq!(flag(&[("shards", "16")]).loaded().config.shards, Some(16));
-    assert_eq!(flag(&[("shards", "stored")]).loaded().config.shards, None);
+    assert_eq!(flag(&[("shards", "16")]).loaded().config.shards, ShardCount::Fixed(16));
+    assert_eq!(flag(&[("shards", "stored")]).loaded().config.shards, ShardCount::Stored);
     let given = Given { flags: &[("shards", "stored")], file: Some("shards = 3"), ..Given::default() };
-    assert_eq!(given.loaded().config.shards, None);
-    assert_eq!(file("shards = \"stored\"").loaded().config.shards, None);
+    assert_eq!(given.loaded().config.shards, ShardCount::Stored);
+    assert_eq!(file("shards = \"stored\"").loaded().config.shards, ShardCount::Stored);
     for wrong in ["65537", "many", ""] {
-        assert!(flag(&[("shards", wrong)]).error().contains("or `stored`, got"), "{wrong}");
+        assert!(flag(&[("shards", wrong)]).error().contains("`stored` or `auto`, got"), "{wrong}");
     }
     assert!(file("shards = \"3\"").error().contains("got the string `3`"));
 }

@@ -5,32 +5,50 @@ use crate::config::Config;
 use crate::state::shards::{self, Settings, ShardPool, Snapshot};
 use crate::store::{Store, StoreError};
 
-/// The stored pool cannot be gone on with. Each text is one line that says what to do.
+/// The stored pool cannot be gone on with. The text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error("shards: {0} (the store is {path})", path = .1)]
-    Pool(shards::RestoreError, String),
+#[error("shards: {error} (the store is {path})")]
+pub struct RestoreError {
+    error: shards::RestoreError,
+    path: String,
 }
 
-/// Opens the store, if there is to be one, and reads the pool from it.
-pub fn restore(config: &Config) -> Result<Restored, RestoreError> {
-    let settings = Settings {
-        shard_count: config.shards,
-        max_concurrency: config.max_concurrency,
-        identify_interval: config.identify_interval,
-        permit_ttl: config.permit_ttl,
-        resume_window: config.resume_window,
-        heartbeat: config.heartbeat,
-    };
+/// What the last gateway left: the store, where there is to be one, and what is in it.
+pub struct Found {
+    store: Option<Store>,
+    snapshot: Snapshot,
+}
+
+/// Opens the store, if there is to be one, and reads it.
+pub fn find(config: &Config) -> Result<Found, StoreError> {
     let mut store = config.data_dir.as_deref().map(Store::open).transpose()?;
     let snapshot = store.as_mut().map_or_else(|| Ok(Snapshot::default()), Store::snapshot)?;
-    let path = store.as_ref().map(|store| store.path().display().to_string()).unwrap_or_default();
-    let pool = ShardPool::restore(snapshot, settings, now())
-        .map_err(|error| RestoreError::Pool(error, path.clone()))?;
-    tell(&pool.holders(), &path, config);
-    Ok(Restored { pool, store })
+    Ok(Found { store, snapshot })
+}
+
+impl Found {
+    /// Whether it says how many shards there are.
+    pub fn has_pool(&self) -> bool {
+        self.snapshot.pool.is_some()
+    }
+
+    /// The pool, as it goes on.
+    pub(super) fn restore(self, config: &Config) -> Result<Restored, RestoreError> {
+        let Self { store, snapshot } = self;
+        let settings = Settings {
+            shard_count: config.shards.fixed(),
+            max_concurrency: config.max_concurrency,
+            identify_interval: config.identify_interval,
+            permit_ttl: config.permit_ttl,
+            resume_window: config.resume_window,
+            heartbeat: config.heartbeat,
+        };
+        let path = store.as_ref().map(|store| store.path().display().to_string()).unwrap_or_default();
+        let pool = ShardPool::restore(snapshot, settings, now())
+            .map_err(|error| RestoreError { error, path: path.clone() })?;
+        tell(&pool.holders(), &path, config);
+        Ok(Restored { pool, store })
+    }
 }
 
 fn tell<T>(holders: &[Option<T>], path: &str, config: &Config) {

@@ -77,6 +77,7 @@ fn the_store_knows_neither_actor_nor_rule() {
 fn the_actors_know_no_networker() {
     check("actors", &["crate::networker", "crate::http", "actix_web", "crate::server"]);
     check("networker", &["crate::http", "crate::server"]);
+    check("discord", &["crate::actors", "crate::networker", "crate::http", "crate::server"]);
 }
 
 #[test]

@@ -15,9 +15,7 @@ use crate::routes::ShardTable;
 #[cfg(feature = "fault-injection")]
 use crate::state::account::Amount;
 use crate::state::registry::Stopping;
-#[cfg(feature = "fault-injection")]
-use crate::state::shards::SessionStartLimit;
-use crate::state::shards::{Action, Input};
+use crate::state::shards::{Action, Input, SessionStartLimit};
 use crate::state::tally::Warned;
 
 /// An op of a service, from its session.
@@ -106,6 +104,19 @@ impl Gateway {
             };
             self.order(watcher, Order::Presence(presence));
         }
+    }
+}
+
+/// Discord told what it allows.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct DiscordAnswered(pub SessionStartLimit);
+
+impl Handler<DiscordAnswered> for Gateway {
+    type Result = ();
+
+    fn handle(&mut self, DiscordAnswered(limit): DiscordAnswered, context: &mut Self::Context) {
+        self.guarded(context, |gateway, _| gateway.tell_allocator(Input::SessionStartLimit(limit)));
     }
 }
 
