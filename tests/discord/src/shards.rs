@@ -1,0 +1,123 @@
+//! A bot's shards: each is twilight's, and leases its id from the gateway.
+//!
+//! One process has one connection to the gateway, its [`Link`], and several shards. Each leases an id,
+//! resumes what the id's last holder left, or waits for a permit and IDENTIFYs: twilight asks its
+//! [queue] for that whenever it has to, and the queue here asks the gateway. A session that
+//! can be resumed is deposited at the gateway, so that the shard can go on in another process.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::StreamExt;
+use gateway::client::Lease;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use twilight_gateway::{ConfigBuilder, Intents, Message, Session, Shard, ShardId};
+
+use self::link::Link;
+use self::queue::GatewayQueue;
+
+mod link;
+mod queue;
+
+/// Where the shards connect to, and as what.
+#[derive(Debug, Clone)]
+pub struct Bot {
+    /// The gateway: `ws://127.0.0.1:7117/gateway`.
+    pub gateway: String,
+    /// Discord's gateway: `ws://127.0.0.1:8080`.
+    pub discord: String,
+    pub token: String,
+    /// Its name at the gateway.
+    pub service: String,
+    /// How many shards it is to run.
+    pub shards: usize,
+}
+
+/// Runs the shards until `leave` tells true: then they are given back, to be resumed elsewhere.
+/// What happens is printed, a JSON object a line.
+pub async fn run(bot: Bot, leave: watch::Receiver<bool>) {
+    let bot = Arc::new(bot);
+    let (link, own) = Link::open(&bot.gateway, &bot.service).await;
+    let mut shards = JoinSet::new();
+    // Those that this name has still, and as many more as it takes.
+    let ids = own.iter().map(|id| Some(*id)).chain(std::iter::repeat(None)).take(bot.shards.max(own.len()));
+    for id in ids {
+        shards.spawn(run_shard(bot.clone(), link.clone(), id, leave.clone()));
+    }
+    while shards.join_next().await.is_some() {}
+    link.leave().await;
+}
+
+async fn run_shard(bot: Arc<Bot>, link: Link, own: Option<u32>, mut leave: watch::Receiver<bool>) {
+    let asked = async {
+        match own {
+            // It may be that it can resume, which takes no permit; else the queue asks for one.
+            Some(id) => (link.claim(id, false).await, None),
+            None => (link.connect().await, Some(Instant::now())),
+        }
+    };
+    let (lease, permit) = tokio::select! {
+        lease = asked => lease,
+        _ = leave.wait_for(|leave| *leave) => return,
+    };
+    tell(lease.shard_id, "LEASED", &json!(lease.epoch));
+    let mut shard = shard(&bot, &link, &lease, permit);
+    loop {
+        let message = tokio::select! {
+            message = shard.next() => message,
+            _ = leave.wait_for(|leave| *leave) => break link.death(lease.shard_id, None, resume(&shard)),
+        };
+        match message {
+            Some(Ok(Message::Text(text))) => take(&text, &shard, &link),
+            Some(Ok(Message::Close(frame))) => {
+                tell(lease.shard_id, "CLOSED", &json!(frame.as_ref().map(|frame| frame.code)));
+                if let Some(code) = frame.map(|frame| frame.code).filter(|_| is_fatal(&shard)) {
+                    break link.death(lease.shard_id, Some(code), Value::Null);
+                }
+            }
+            Some(Err(error)) => tell(lease.shard_id, "FAILED", &json!(error.to_string())),
+            None => break link.death(lease.shard_id, None, Value::Null),
+        }
+    }
+}
+
+fn is_fatal(shard: &Shard<GatewayQueue>) -> bool {
+    shard.state() == twilight_gateway::ShardState::FatallyClosed
+}
+
+fn shard(bot: &Bot, link: &Link, lease: &Lease, permit: Option<Instant>) -> Shard<GatewayQueue> {
+    let queue = GatewayQueue { link: link.clone(), permit: Arc::new(Mutex::new(permit)) };
+    let mut config =
+        ConfigBuilder::new(bot.token.clone(), Intents::GUILDS).proxy_url(bot.discord.clone()).queue(queue);
+    let left = lease.resume.as_ref().and_then(|left| serde_json::from_str::<Value>(left.get()).ok());
+    if let Some(left) = left {
+        let text = |key: &str| left[key].as_str().unwrap_or_default().to_owned();
+        let seq = left["seq"].as_u64().unwrap_or_default();
+        config = config.session(Session::new(seq, text("session_id"))).resume_url(text("resume_gateway_url"));
+    }
+    Shard::with_config(ShardId::new(lease.shard_id, lease.shard_count), config.build())
+}
+
+/// What the gateway keeps for whoever has the id next.
+fn resume(shard: &Shard<GatewayQueue>) -> Value {
+    let Some(session) = shard.session() else { return Value::Null };
+    json!({"session_id": session.id(), "seq": session.sequence(), "resume_gateway_url": shard.resume_url()})
+}
+
+fn take(text: &str, shard: &Shard<GatewayQueue>, link: &Link) {
+    let id = shard.id().number();
+    let event: Value = serde_json::from_str(text).unwrap_or_default();
+    match event["t"].as_str() {
+        Some("READY") => link.state(id, "ready", resume(shard)),
+        Some("RESUMED") => link.state(id, "resumed", resume(shard)),
+        Some(_) => {}
+        None => return,
+    }
+    tell(id, event["t"].as_str().unwrap_or_default(), &event["d"]["text"]);
+}
+
+fn tell(shard: u32, event: &str, data: &Value) {
+    println!("{}", json!({"shard": shard, "event": event, "data": data}));
+}

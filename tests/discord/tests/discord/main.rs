@@ -1,0 +1,6 @@
+//! The gateway between a fake Discord and shards of a real library. On failure the gateway's log is
+//! told, and what the shards said.
+
+mod limits;
+mod processes;
+mod shards;

@@ -1,0 +1,165 @@
+//! The gateway, and processes of shards.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gateway_discord_tests::{Fake, Settings};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+/// The longest that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Checks again and again until `found` finds something; `what` is told where it does not.
+pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn fake(settings: Settings) -> Fake {
+    Fake::start("127.0.0.1:0", settings).await.unwrap()
+}
+
+/// What a process writes, line by line.
+type Lines = Arc<Mutex<String>>;
+
+fn keep(stream: impl AsyncRead + Unpin + Send + 'static, kept: Lines) {
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let mut kept = kept.lock().unwrap();
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    });
+}
+
+/// A gateway that asks the fake.
+pub struct Gateway {
+    child: Child,
+    log: Lines,
+}
+
+impl Gateway {
+    /// `GATEWAY_BINARY` names it; else it is the one that `cargo build` makes. The token is the fake's
+    /// own, unless a flag names the file of another.
+    pub fn spawn(fake: &Fake, flags: &[&str]) -> Self {
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/debug/gateway");
+        let binary = std::env::var_os("GATEWAY_BINARY").map_or(built, Into::into);
+        let mut command = Command::new(&binary);
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("GATEWAY_"))
+        {
+            command.env_remove(name);
+        }
+        if !flags.iter().any(|flag| flag.starts_with("--discord-token-file")) {
+            command.env("GATEWAY_DISCORD_TOKEN", Settings::default().token);
+        }
+        command.args(["--listen=127.0.0.1:0", "--data-dir=none"]);
+        let mut child = command
+            .arg(format!("--discord-api={}", fake.api()))
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", binary.display()));
+        let log = Lines::default();
+        keep(child.stderr.take().unwrap(), log.clone());
+        Self { child, log }
+    }
+
+    /// The URL for services, once it listens.
+    pub async fn url(&self) -> String {
+        eventually("the gateway listens", || {
+            let log = self.log.lock().unwrap();
+            let (_, rest) = log.split_once("listening on ")?;
+            Some(format!("ws://{}/gateway", rest.lines().next()?))
+        })
+        .await
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub async fn wait_for_log(&self, text: &str) {
+        eventually(&format!("the log says {text:?}"), || self.log().contains(text).then_some(())).await;
+    }
+
+    /// How it ends by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the gateway ends").unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the gateway's log\n{}---", self.log());
+        }
+    }
+}
+
+/// A process of shards.
+pub struct Shards {
+    name: String,
+    child: Child,
+    said: Lines,
+}
+
+impl Shards {
+    pub fn spawn(gateway: &str, fake: &Fake, name: &str, shards: usize) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shards"))
+            .args([gateway, &fake.gateway(), &Settings::default().token, name, &shards.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let said = Lines::default();
+        keep(child.stdout.take().unwrap(), said.clone());
+        keep(child.stderr.take().unwrap(), said.clone());
+        Self { name: name.to_owned(), child, said }
+    }
+
+    /// SIGKILL, and the end of it.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Gives all its shards back, and ends.
+    pub async fn leave(mut self) {
+        drop(self.child.stdin.take());
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the shards end").unwrap();
+        assert!(ended.success(), "{}: {ended}", self.name);
+    }
+
+    /// Which shards had an event of that name and text; `Null` for any.
+    pub fn had(&self, event: &str, text: &Value) -> Vec<u64> {
+        let said = self.said.lock().unwrap();
+        let events = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let matching = events.filter(|it| it["event"] == event && (text.is_null() || it["data"] == *text));
+        let mut shards: Vec<u64> = matching.filter_map(|event| event["shard"].as_u64()).collect();
+        shards.sort_unstable();
+        shards
+    }
+}
+
+impl Drop for Shards {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}\n{}---", self.name, self.said.lock().unwrap());
+        }
+    }
+}
