@@ -7,6 +7,7 @@
 
 mod directory;
 mod setting;
+mod shard_count;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,12 +16,11 @@ mod token;
 use std::{
     collections::BTreeMap,
     fmt, io,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-pub use self::setting::ShardCount;
 use self::setting::{VARIABLE_PREFIX, Value};
+pub use self::shard_count::ShardCount;
 pub use self::table::Config;
 pub use self::token::BotToken;
 pub(crate) use self::{setting::Setting, table::SETTINGS};
@@ -159,9 +159,10 @@ impl Config {
         }
         let mut config = Self::from_values(|name| in_force[name].0.clone());
         check_together(&config, &in_force)?;
-        read_token(&mut config, &in_force, read_file)?;
+        let origin = in_force["discord_token_file"].1.of(find("discord_token_file"));
+        token::read(&mut config, origin, read_file)?;
         let mut warnings = unknown_variables(&variables);
-        warnings.extend(token_in_the_clear(&config));
+        warnings.extend(token::in_the_clear(&config));
         Ok(Loaded { config, warnings, in_force })
     }
 }
@@ -281,46 +282,6 @@ fn check_together(config: &Config, in_force: &InForce) -> Result<(), ConfigError
 
 /// What a secret is instead of shown.
 const NOT_SHOWN: &str = "something else, which is not shown";
-
-/// What a file of a token may hold at most: it is no token far below that.
-const MAX_TOKEN_BYTES: usize = 4096;
-
-fn read_token(
-    config: &mut Config,
-    in_force: &InForce,
-    read_file: &dyn Fn(&Path) -> io::Result<String>,
-) -> Result<(), ConfigError> {
-    let Some(path) = &config.discord_token_file else { return Ok(()) };
-    let origin = in_force["discord_token_file"].1.of(find("discord_token_file"));
-    let text = read_file(path).map_err(|why| ConfigError::TokenUnreadable {
-        path: shown(path),
-        why: why.to_string(),
-        origin: origin.clone(),
-    })?;
-    let token =
-        Some(&text).filter(|text| text.len() <= MAX_TOKEN_BYTES).and_then(|text| BotToken::parse(text));
-    config.discord_token = Some(token.ok_or_else(|| ConfigError::Value {
-        setting: "discord_token_file",
-        expected: format!(
-            "the file {} to hold a bot's token as Discord shows it, and nothing else",
-            shown(path)
-        ),
-        got: NOT_SHOWN.to_owned(),
-        origin,
-    })?);
-    Ok(())
-}
-
-/// Only warned of: a proxy for Discord's API may stand beside the gateway.
-fn token_in_the_clear(config: &Config) -> Option<String> {
-    config.discord_token.as_ref()?;
-    let url: ureq::http::Uri = config.discord_api.parse().ok()?;
-    let host = url.host()?.trim_matches(['[', ']']);
-    let is_local = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-    (url.scheme_str() != Some("https") && !is_local).then(|| {
-        format!("the bot's token goes to {} unencrypted: discord_api is not https", config.discord_api)
-    })
-}
 
 /// Only warned of: other software may use the prefix (Kubernetes does, for a service that is called
 /// `gateway`).

@@ -18,8 +18,8 @@ use log::LevelFilter;
 use super::directory::{self, NONE};
 use super::token::BotToken;
 
-const AUTO: &str = "auto";
-const STORED: &str = "stored";
+pub(super) const AUTO: &str = "auto";
+pub(super) const STORED: &str = "stored";
 
 pub(crate) const VARIABLE_PREFIX: &str = "GATEWAY_";
 
@@ -369,36 +369,6 @@ impl Field for Option<BotToken> {
         match value {
             Value::Token(token) => token,
             other => panic!("{other} is no token"),
-        }
-    }
-}
-
-/// How many shards there are to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShardCount {
-    Fixed(u32),
-    /// As many as are stored, or 1.
-    Stored,
-    /// As many as are stored, or as Discord recommends.
-    Auto,
-}
-
-impl ShardCount {
-    /// The number, where it is known without Discord.
-    pub fn fixed(self) -> Option<u32> {
-        match self {
-            Self::Fixed(count) => Some(count),
-            Self::Stored | Self::Auto => None,
-        }
-    }
-}
-
-impl Field for ShardCount {
-    fn from_value(value: Value) -> Self {
-        match value {
-            Value::Text(text) if text == AUTO => Self::Auto,
-            Value::Text(text) if text == STORED => Self::Stored,
-            value => Self::Fixed(u32::from_value(value)),
         }
     }
 }

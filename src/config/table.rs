@@ -7,7 +7,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::setting::{Field, Kind, Setting, ShardCount, Value};
+use super::setting::{Field, Kind, Setting, Value};
+use super::shard_count::ShardCount;
 use super::token::BotToken;
 
 macro_rules! settings {

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(waits(&[limited(0)], 0.0), [1_000]);
         assert_eq!(waits(&[Answer::RateLimited { retry_after: None }, failed()], 1.0), [1_000, 2_000]);
         let Answer::Told { limit, .. } = told(1000, 0) else { unreachable!() };
-        let pause = Duration::from_secs(7_200);
+        let pause = Duration::from_hours(2);
         assert_eq!(waits(&[Answer::Told { limit, pause }], 0.5), [7_200_000]);
     }
 
