@@ -59,7 +59,7 @@ async fn run_shard(bot: Arc<Bot>, link: Link, own: Option<u32>, mut leave: watch
         }
     };
     let (lease, permit) = tokio::select! {
-        lease = asked => lease,
+        granted = asked => granted,
         _ = leave.wait_for(|leave| *leave) => return,
     };
     tell(lease.shard_id, "LEASED", &json!(lease.epoch));

@@ -19,14 +19,14 @@ impl Scene {
     fn identify(&mut self, later_ms: u64, shard: Shard) -> Verdict {
         self.identify_with(
             later_ms,
-            json!({"token": "fake.bot-token", "intents": 1, "shard": [shard.0, shard.1]}),
+            &json!({"token": "fake.bot-token", "intents": 1, "shard": [shard.0, shard.1]}),
         )
     }
 
-    fn identify_with(&mut self, later_ms: u64, data: Value) -> Verdict {
+    fn identify_with(&mut self, later_ms: u64, data: &Value) -> Verdict {
         self.now += Duration::from_millis(later_ms);
         self.connections += 1;
-        self.rules.identify(self.connections, &data, URL, self.now)
+        self.rules.identify(self.connections, data, URL, self.now)
     }
 
     fn resume(&mut self, session: &str, seq: u64) -> Verdict {
@@ -121,7 +121,7 @@ fn what_no_reconnect_mends_is_closed_with_discords_codes() {
         (4013, json!({"token": "fake.bot-token", "shard": [0, 8]})),
         (4014, json!({"token": "fake.bot-token", "intents": 3, "shard": [0, 8]})),
     ] {
-        let verdict = scene.identify_with(5_000, data.clone());
+        let verdict = scene.identify_with(5_000, &data);
         assert!(matches!(verdict, Verdict::Close { code: got, .. } if got == code), "{data}: {verdict:?}");
     }
 }

@@ -20,7 +20,10 @@ pub(super) async fn answer(mut stream: TcpStream, shared: &Shared) -> std::io::R
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let answer = match path {
         "/api/v10/gateway/bot" if method == "GET" => gateway_bot(shared, &head).await,
-        path => control::answer(shared, method, path).map(|(status, body)| (status, String::new(), body)),
+        path => {
+            let (status, body) = control::answer(shared, method, path);
+            Some((status, String::new(), body))
+        }
     };
     let Some((status, headers, body)) = answer else { return Ok(()) };
     let length = body.len();
@@ -61,7 +64,7 @@ async fn gateway_bot(shared: &Shared, head: &str) -> Option<(u16, String, String
         }
         Http::Garbage => Some((200, String::new(), "{\"shards\": ".to_owned())),
         Http::Hang => {
-            tokio::time::sleep(Duration::from_secs(600)).await;
+            tokio::time::sleep(Duration::from_mins(10)).await;
             None
         }
     }

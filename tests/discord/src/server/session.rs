@@ -15,7 +15,7 @@ use crate::rules::Verdict;
 
 /// Of one connection in [`RATE_PERIOD`].
 const MAX_MESSAGES: u32 = 120;
-const RATE_PERIOD: Duration = Duration::from_secs(60);
+const RATE_PERIOD: Duration = Duration::from_mins(1);
 
 /// Why the fake closes.
 type Refusal = (u16, &'static str);
@@ -132,9 +132,12 @@ impl Connection<'_> {
         let mut rules = self.shared.rules();
         match rules.resume(self.id, data, Instant::now()) {
             Verdict::Resumed { session, replay } => {
-                replay.into_iter().for_each(|event| self.send(event));
-                let resumed = rules.dispatch(&session, "RESUMED", &json!({}));
-                resumed.into_iter().for_each(|event| self.send(event));
+                for event in replay {
+                    self.send(event);
+                }
+                if let Some(resumed) = rules.dispatch(&session, "RESUMED", &json!({})) {
+                    self.send(resumed);
+                }
                 drop(rules);
                 self.session = Some(session);
             }
