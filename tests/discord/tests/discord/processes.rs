@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 
 /// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Checks again and again until `found` finds something; `what` is told where it does not.
 pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
