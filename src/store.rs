@@ -7,7 +7,8 @@
 //! # Why redb
 //!
 //! Three stores were compared, on two busy cores and an ext4 disk; features trimmed. A transaction is
-//! what a lease changes, three entries, synced; 4,096 leases were one each, then 500 were changed.
+//! what a lease changes, three entries, synced; 4,096 leases were one each, then 500 were changed. A
+//! damage is a flipped bit, or a page of zeros, where data are; then everything was checked and read.
 //!
 //! | | redb 4.6 | fjall 3.1 | SQLite (rusqlite 0.43, bundled, WAL) |
 //! |---|---|---|---|
@@ -15,11 +16,11 @@
 //! | build from nothing, debug / release | 14-21 s / 19-68 s | 21-70 s / 107-159 s | 24-57 s / 124-143 s |
 //! | one transaction, median (p99) | 0.6 ms (6 ms) | 0.1 ms (4 ms) | 0.2 ms (0.3 ms) |
 //! | disk, 4,096 leases | 2.9 MiB | 2.8 MiB | 5.8 MiB, its log included |
-//! | a damaged page | always found: checksums | not looked into | not by default: no checksums |
+//! | 200 damages after a kill | 177 refused, 23 harmless | 100 refused, **99 read wrong** | 1 refused, **198 read wrong** |
 //!
-//! Speed decides nothing here: Discord grants permits seconds apart. What does is that nothing damaged
-//! passes for sound, and redb has that twice: every page has a checksum, all of them are read at the
-//! start, and a commit in two phases is never taken back unseen. (With one phase, the default and a
+//! Speed decides nothing here: Discord wants seconds between permits. What does is that nothing damaged
+//! passes for sound. The other two drop the end of a log that they cannot read, without a word. In redb
+//! every page has a checksum, all are read at the start, and a commit in two phases is never taken back. (With one phase, the default and a
 //! third faster, a damaged last commit silently gives way to the one before: epochs would go back. The
 //! tests show it.)
 

@@ -35,14 +35,7 @@ impl Spawned {
         let failed = |reason: String| BenchError::Spawn { reason };
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(program)
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--log",
-                "warn,gateway::server=info",
-                "--data-dir=none",
-            ])
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn,gateway::server=info"])
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -84,7 +84,7 @@ fn the_actors_know_no_networker() {
 fn the_readme_names_every_setting_with_its_default() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let mut command = crate::support::Gateway::command();
-    command.arg("config").env("HOME", "/home/me").env_remove("XDG_STATE_HOME");
+    command.arg("config").env("HOME", "/home/me").env_remove("XDG_STATE_HOME").env_remove("GATEWAY_DATA_DIR");
     let output = command.output().unwrap();
     for line in String::from_utf8(output.stdout).unwrap().lines() {
         let (name, rest) = line.split_once(" = ").unwrap();

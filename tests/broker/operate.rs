@@ -21,7 +21,7 @@ fn what_a_user_can_mend_is_one_line_and_exit_code_2() {
         (vec!["--listen=0.0.0.0:0"], "--expose-without-credentials"),
         (vec!["--config=/nowhere/gateway.toml"], "/nowhere/gateway.toml"),
         (vec!["--mailbox-bytes=1000"], "max_message_bytes"),
-        (vec!["--data-dir=/tmp"], "none"),
+        (vec!["--data-dir=~/state"], "none"),
     ] {
         let (error, code) = fails(&arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {error}");

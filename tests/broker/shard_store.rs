@@ -124,7 +124,7 @@ fn what_nobody_claims_returns_to_the_pool_after_the_window() {
     let mut a = gateway.service("a");
     connect(&mut a);
     kill(gateway);
-    let window = ["--resume-window-ms=1000", "--heartbeat-ms=100"];
+    let window = ["--resume-window-ms=1000", "--heartbeat-ms=500"];
     let gateway = start(&directory, &window);
     let mut b = gateway.service("b");
     b.send_op(&json!({"opcode": 10}));
@@ -286,14 +286,15 @@ fn a_directory_that_cannot_be_made_or_written_is_named() {
 fn it_keeps_its_state_where_xdg_says_unless_told_otherwise() {
     let home = scratch();
     let mut command = Gateway::command();
-    command.args(["--listen=127.0.0.1:0"]).env("HOME", home.path()).env_remove("XDG_STATE_HOME");
+    command.args(["--listen=127.0.0.1:0"]).env("HOME", home.path());
+    command.env_remove("XDG_STATE_HOME").env_remove("GATEWAY_DATA_DIR");
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let store = home.path().join(".local/state/gateway/shards.redb");
     eventually("the store is made", || store.exists().then_some(()));
     child.kill().unwrap();
     child.wait().unwrap();
     let mut command = Gateway::command();
-    command.env_remove("HOME").env_remove("XDG_STATE_HOME").stdin(Stdio::null());
+    command.env_remove("HOME").env_remove("XDG_STATE_HOME").env_remove("GATEWAY_DATA_DIR");
     let output = command.output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");

@@ -37,14 +37,11 @@ impl Gateway {
 
     /// As [`start_on`](Self::start_on), by a command that runs the gateway with the flags it is given.
     pub(crate) fn start_as(command: &mut Command, listen: &str, flags: &[&str]) -> Self {
-        let is_given = |default: &&str| {
-            let name = default.split('=').next().unwrap_or_default();
-            flags.iter().any(|flag| flag.split('=').next() == Some(name))
-        };
-        let defaults = ["--identify-interval-ms=0", "--data-dir=none"];
+        let is_paced = flags.iter().any(|flag| flag.starts_with("--identify-interval-ms"));
+        let unpaced = ["--identify-interval-ms=0"];
         let mut child = command
             .args(["--listen", listen])
-            .args(defaults.iter().filter(|default| !is_given(default)))
+            .args(if is_paced { &[] } else { &unpaced[..] })
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -70,15 +67,20 @@ impl Gateway {
         Self { child, address, log, is_log_read, is_miscounted: false }
     }
 
-    /// The gateway's binary, with none of this process's settings.
+    /// The gateway's binary, with none of this process's settings, and everything in memory.
     pub(crate) fn command() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gateway"));
+        Self::clear_settings(&mut command);
+        command.env("GATEWAY_DATA_DIR", "none");
+        command
+    }
+
+    fn clear_settings(command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("GATEWAY_") {
                 command.env_remove(name);
             }
         }
-        command
     }
 
     /// From the next line on, the pipe that the log goes to is not read any more.
