@@ -48,6 +48,9 @@ pub fn start(filter: &str) {
         // The server's own steps say nothing that ours do not.
         .filter_module("actix_server", LevelFilter::Warn)
         .parse_filters(filter)
+        // It writes requests to Discord, with their token, at the finer levels: no filter turns that on.
+        .filter_module("ureq", LevelFilter::Warn)
+        .filter_module("ureq_proto", LevelFilter::Warn)
         .target(target)
         .init();
     let _ = QUEUE.set(queue);

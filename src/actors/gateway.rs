@@ -140,8 +140,9 @@ impl Gateway {
         known.handle.route.gauge().close();
         self.routes.remove(service);
         known.handle.session.do_send(Order::GoDown);
-        // When the gateway itself stops, leases stand: it may be back in a moment.
-        if self.stopping.is_none() {
+        // When the gateway itself stops, leases stand: it may be back in a moment. Who left before that
+        // has left.
+        if self.stopping.is_none() || departure == Departure::Left {
             self.tell_allocator(Input::Down { service: service.clone(), departure });
         }
         self.watchers.remove(service);

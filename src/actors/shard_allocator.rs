@@ -84,6 +84,8 @@ impl Actor for ShardAllocator {
             self.retry_after(RETRY_INTERVAL, context);
         } else {
             self.set_alarm(context);
+            // What waited behind the input that made it panic.
+            context.notify(Retry);
         }
     }
 }
@@ -166,7 +168,9 @@ impl ShardAllocator {
             #[cfg(feature = "fault-injection")]
             assert!(!std::mem::take(&mut self.crash_at_write), "as asked");
             if let Err(why) = step.write(store) {
-                step.leave_unanswered();
+                if let Unstored::Failed(_) = why {
+                    step.leave_unanswered();
+                }
                 self.put_off(why, context);
                 return false;
             }
@@ -224,6 +228,8 @@ impl Handler<ShardCommand> for ShardAllocator {
 
     fn handle(&mut self, message: ShardCommand, context: &mut Self::Context) {
         let ShardCommand { command, answer: to } = message;
+        // In its order.
+        self.work(context);
         if self.unstored.is_some() {
             // It stands still.
             return;

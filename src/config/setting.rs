@@ -252,6 +252,8 @@ fn is_log_filter(typed: &str) -> bool {
     let directives = typed.split('/').next().unwrap_or_default();
     !typed.is_empty()
         && !typed.contains(char::is_control)
+        // The client of Discord's API writes requests, and the token with them, where it is asked to.
+        && !directives.contains("ureq")
         && directives.split(',').all(|directive| match directive.split_once('=') {
             Some((_, level)) => level.is_empty() || LevelFilter::from_str(level.trim()).is_ok(),
             None => true,

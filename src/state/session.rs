@@ -280,12 +280,14 @@ impl Session {
     }
 
     fn attach(&mut self, connection: ConnectionId, acks: bool, now: Instant, actions: &mut VecDeque<Action>) {
-        let (previous, close_after) = match &self.phase {
+        let close_after = match &self.phase {
             Phase::Down => return,
-            Phase::Up(before) => (Some(before.id), before.shut_down_after()),
-            Phase::Away { window } => (window.map(|window| window.since), None),
+            Phase::Up(before) => {
+                self.previous = Some(before.id);
+                before.shut_down_after()
+            }
+            Phase::Away { .. } => None,
         };
-        self.previous = previous;
         self.mailbox.rewind(acks);
         let up = Attached::new(connection, acks, close_after, self.settings.pulse, now);
         self.phase = Phase::Up(Box::new(up));
@@ -299,6 +301,7 @@ impl Session {
             Phase::Up(up) if up.id != connection && self.previous == Some(connection) => {}
             Phase::Down => {}
             Phase::Up(_) | Phase::Away { .. } => {
+                self.previous = Some(connection);
                 self.phase = Phase::Away { window: Some(Window { since: connection, until }) };
                 self.presences = PresenceQueue::default();
                 self.shard_wait = None;

@@ -10,7 +10,7 @@ fn with_token_file(text: &str, flags: &[(&'static str, &str)]) -> Result<Loaded,
     Config::load(Sources {
         flags: typed.chain([("discord_token_file", "/run/token".to_owned())]).collect(),
         file: None,
-        variables: vec![],
+        variables: vec![("HOME".to_owned(), "/home/me".to_owned())],
         read_file: &|path| {
             assert_eq!(path, Path::new("/run/token"));
             Ok(text.to_owned())
