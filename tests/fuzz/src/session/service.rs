@@ -118,7 +118,9 @@ impl Service {
         if !acks {
             self.outstanding.clear();
         }
-        let close_after = self.connection.take().and_then(|before| before.close_after);
+        let replaced = self.connection.take();
+        self.before = replaced.as_ref().map_or(self.before, |replaced| replaced.id);
+        let close_after = replaced.and_then(|replaced| replaced.close_after);
         self.connection = Some(Connection {
             id,
             acks,

@@ -152,8 +152,9 @@ impl World {
         if is_current {
             service.detach();
         }
-        let is_up = service.connection.is_some();
         let connection = service.before;
+        // Only of a connection that it had can the end be told late.
+        let is_up = service.connection.is_some() && connection != ConnectionId(0);
         if is_current {
             self.drop_burst_of(index);
         }
