@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backlog;
 pub mod gauge;
 pub mod hold;
+pub mod listed;
 pub mod outstanding;
 pub mod parcel;
 #[cfg(test)]

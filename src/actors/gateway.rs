@@ -37,6 +37,7 @@ use crate::config::Config;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{Presence, PresenceEvent, Watch};
 use crate::routes::{Routes, ShardTable};
+use crate::state::listed::Listed;
 use crate::state::pulse::Limits;
 use crate::state::registry::{Known, Registry, Settings};
 use crate::state::route::Route;
@@ -59,6 +60,8 @@ pub struct Gateway {
     table: ShardTable,
     /// The same of the generation that is being filled, while one is.
     filling: Option<ShardTable>,
+    /// What services were told that they hold.
+    listed: Listed,
     watchers: HashMap<Name, Watch>,
     /// Tells every connection, identified or not, to close.
     close_all: watch::Sender<bool>,
@@ -97,6 +100,7 @@ impl Gateway {
             restored: Some((restored, allocator_arbiter)),
             table,
             filling,
+            listed: Listed::default(),
             watchers: HashMap::new(),
             close_all,
             stopping: None,
@@ -146,6 +150,7 @@ impl Gateway {
             self.tell_allocator(Input::Down { service: service.clone(), departure });
         }
         self.watchers.remove(service);
+        self.listed.forget(service);
         self.announce(service, known.group, PresenceEvent::Down, reason);
     }
 

@@ -148,6 +148,8 @@ impl Shard<'_> {
             match op["opcode"].as_u64() {
                 Some(11) => self.take(service, &op, needs_permit, gateway),
                 Some(30) => {}
+                // The process before it left for good, and its lease ended a moment after ACCEPT.
+                Some(33) if op["shard_id"].as_u64() != self.id => {}
                 _ => self.world.ledger().faults.push(format!("{} got {op}", self.name)),
             }
         }

@@ -351,6 +351,27 @@ fn nothing_is_granted_while_the_disk_takes_nothing() {
 }
 
 #[test]
+fn who_is_told_of_an_id_that_it_is_just_losing_is_told_of_that_too() {
+    let directory = scratch();
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--resume-window-ms=300", &data_dir]);
+    let mut a = gateway.service("a");
+    connect(&mut a);
+    limit_files(&gateway, "0");
+    a.vanish();
+    gateway.wait_for_log("no shard id is granted until the store takes it");
+    gateway.wait_for_log("a is down");
+    // Its lease ends as soon as that can be stored; until then nobody knows.
+    let (mut a, listed) = return_as(&gateway, "a");
+    assert_eq!(listed, json!([0]));
+    limit_files(&gateway, "unlimited");
+    let revoke = a.expect_op(33);
+    assert_eq!((&revoke["shard_id"], &revoke["shard_count"]), (&json!(0), &json!(1)));
+}
+
+#[test]
 fn a_kill_while_the_disk_takes_nothing_loses_nothing_that_was_told() {
     let directory = scratch();
     let mut command = Command::new("sh");

@@ -213,6 +213,7 @@ impl Gateway {
         self.registry.take(taken, handle, Instant::now());
         self.announce_arrival(&name, group, finds);
         let accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
+        self.listed.tell(&name, &accept.shards);
         Ok(FirstMessage { accept, receipts: identify.receipts, acks: identify.ack, session, route })
     }
 

@@ -9,13 +9,13 @@ use crate::actors::link::OpPermit;
 use crate::actors::shard_allocator::Crash;
 use crate::actors::shard_allocator::{ShardActions, ShardInput};
 use crate::protocol::error::ErrorCode;
-use crate::protocol::name::{ConnectionId, Name};
+use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{self, GatewayOp, Presence, PresenceEvent, ServiceOp, Watch};
 use crate::routes::ShardTable;
 #[cfg(feature = "fault-injection")]
 use crate::state::account::Amount;
 use crate::state::registry::Stopping;
-use crate::state::shards::{Action, Input, SessionStartLimit};
+use crate::state::shards::{Action, Input, SessionStartLimit, Shard};
 use crate::state::tally::Warned;
 
 /// An op of a service, from its session.
@@ -45,7 +45,10 @@ impl Gateway {
         }
         let input = match op {
             ServiceOp::ShardConnect(connect) => Input::Connect { service, request: connection, connect },
-            ServiceOp::ShardDeath(death) => Input::Death { service, request: connection, death },
+            ServiceOp::ShardDeath(death) => {
+                self.listed.settle(&service, death.shard_id.map(ShardId));
+                Input::Death { service, request: connection, death }
+            }
             ServiceOp::ShardState(state) => Input::State { service, request: connection, state },
             ServiceOp::Watch(watch) => return self.watch(&service, watch),
             // Its session keeps it for itself.
@@ -144,9 +147,11 @@ impl Gateway {
         for action in actions {
             match action {
                 Action::Holder { shard, holder } => {
-                    match holder {
-                        Some(holder) => log::info!("shard {shard} is leased to {holder}"),
-                        None => log::info!("shard {shard} is free"),
+                    if let Some(holder) = holder {
+                        log::info!("shard {shard} is leased to {holder}");
+                    } else {
+                        log::info!("shard {shard} is free");
+                        self.revoke_listed(*shard, actions);
                     }
                     self.table_of(shard.shard_count).set(shard.shard_id, holder.clone());
                     changed = true;
@@ -164,6 +169,21 @@ impl Gateway {
         }
     }
 
+    /// Tells the holder of a lease that ended, if its ACCEPT said that it has it and nothing else tells
+    /// it of the end.
+    fn revoke_listed(&mut self, shard: Shard, actions: &[Action<ConnectionId>]) {
+        let Some(holder) = self.table_of(shard.shard_count).holder(shard.shard_id).cloned() else { return };
+        let is_told = actions.iter().any(|action| {
+            matches!(action, Action::Revoke { service, revoke }
+                if *service == holder && revoke.shard_id == shard.shard_id)
+        });
+        if self.listed.is_lost(&holder, shard) && !is_told {
+            let Shard { shard_count, shard_id } = shard;
+            let reason = "its lease had ended before this service came back".to_owned();
+            self.tell(&holder, GatewayOp::ShardRevoke(op::ShardRevoke { shard_id, shard_count, reason }));
+        }
+    }
+
     /// That of the current generation, or else of the one that is being filled.
     fn table_of(&mut self, shard_count: u32) -> &mut ShardTable {
         if self.table.shard_count() == shard_count {
@@ -176,6 +196,7 @@ impl Gateway {
     fn answer(&mut self, action: Action<ConnectionId>, permit: &mut Option<OpPermit>) {
         match action {
             Action::Accept { service, request, accept } => {
+                self.listed.settle(&service, Some(accept.shard_id));
                 let op = GatewayOp::ShardAccept(accept);
                 self.order(&service, Order::Op { op, answers: Some(request), permit: permit.take() });
             }

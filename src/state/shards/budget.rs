@@ -69,9 +69,10 @@ impl Budget {
 
     /// A permit is given now. There is one left.
     pub(super) fn spend(&mut self, now: u64) -> Option<Warning> {
-        let left = self.remaining()?;
+        // Before Discord told its numbers too: it may not have seen this one when it tells them.
         self.unused.push_back(now);
         self.forget_used(now);
+        let left = self.remaining()?;
         debug_assert!(left > 0, "the budget is overdrawn");
         self.set_remaining(left.saturating_sub(1), now)
     }
@@ -180,6 +181,14 @@ mod tests {
         budget.spend(START + 1_000);
         budget.update(limit(8), START + 5_500);
         assert_eq!(budget.remaining(), Some(7), "the first one is used or void");
+    }
+
+    #[test]
+    fn permits_given_before_the_first_answer_are_taken_off_it() {
+        let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
+        budget.spend(START);
+        budget.update(limit(1), START + 200);
+        assert!(budget.is_exhausted(), "the one that is left may be used by that permit");
     }
 
     #[test]
