@@ -163,8 +163,20 @@ impl Config {
         token::read(&mut config, origin, read_file)?;
         let mut warnings = unknown_variables(&variables);
         warnings.extend(token::in_the_clear(&config));
+        warnings.extend(permits_that_overlap(&config));
         Ok(Loaded { config, warnings, in_force })
     }
+}
+
+/// Two permits of one key may then be good at the same time.
+fn permits_that_overlap(config: &Config) -> Option<String> {
+    let (life, interval) = (config.permit_ttl.as_millis(), config.identify_interval.as_millis());
+    (interval > 0 && life > interval).then(|| {
+        format!(
+            "permit_ttl_ms ({life}) is above identify_interval_ms ({interval}): a permit that is used late \
+             may come less than that after the next one of its key"
+        )
+    })
 }
 
 const CONFIG_VARIABLE: &str = "GATEWAY_CONFIG";

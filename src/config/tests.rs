@@ -267,6 +267,15 @@ fn without_a_home_the_directory_must_be_named() {
 }
 
 #[test]
+fn permits_that_may_overlap_are_warned_of() {
+    let warnings = |interval| flag(&[("identify_interval_ms", interval)]).loaded().warnings;
+    assert!(warnings("4999")[0].starts_with("permit_ttl_ms (5000) is above identify_interval_ms (4999)"));
+    for fine in ["5000", "0"] {
+        assert_eq!(warnings(fine), Vec::<String>::new(), "{fine}");
+    }
+}
+
+#[test]
 fn a_number_of_shards_is_set_or_the_stored_one() {
     assert_eq!(flag(&[("shards", "16")]).loaded().config.shards, ShardCount::Fixed(16));
     assert_eq!(flag(&[("shards", "stored")]).loaded().config.shards, ShardCount::Stored);

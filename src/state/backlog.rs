@@ -30,6 +30,10 @@ impl<R, T> Backlog<R, T> {
                     | Input::Resumed { service: earlier }
                     | Input::Away { service: earlier, .. }
                     | Input::Down { service: earlier, .. } => earlier != service,
+                    // What it told of shards that it has lost since is void; a death says why.
+                    Input::State { service: earlier, .. } => {
+                        !matches!(input, Input::Down { .. }) || earlier != service
+                    }
                     _ => true,
                 });
             }
@@ -89,6 +93,16 @@ mod tests {
     #[test]
     fn who_goes_away_does_not_wait_any_more_but_its_deaths_count() {
         assert_eq!(left([connect("a"), connect("b"), death("a"), away("a")]), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_a_service_that_is_down_told_of_its_shards_does_not_wait() {
+        let state = |name: &str| {
+            let state = serde_json::from_str(r#"{"shard_id":0,"state":"ready"}"#).unwrap();
+            Input::State { service: Name::new(name).unwrap(), request: 0, state }
+        };
+        assert_eq!(left([state("a"), state("b"), away("a"), down("a")]), [1, 3]);
+        assert_eq!(left([state("a"), away("a")]), [0, 1], "it may come back");
     }
 
     #[test]
