@@ -6,6 +6,7 @@
 
 #[cfg(debug_assertions)]
 mod audit;
+mod ends;
 mod identify;
 mod operate;
 mod services;
@@ -19,9 +20,9 @@ use actix::{Actor, Addr, AsyncContext, Context, Supervised, Supervisor};
 use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 
+pub use self::ends::{ConnectionEnded, GiveUp, WindowElapsed};
 pub use self::identify::{
-    By, Confirm, ConnectionEnded, FirstMessage, GiveUp, Identified, Identify, PostIdentify, Refusal,
-    SECOND_LOOK, WindowElapsed,
+    By, Confirm, FirstMessage, Identified, Identify, PostIdentify, Refusal, SECOND_LOOK,
 };
 pub use self::operate::{
     ListServices, OperateShards, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService,

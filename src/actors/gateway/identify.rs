@@ -1,4 +1,4 @@
-//! IDENTIFY, by WebSocket and by HTTP, and the ends of connections and sessions.
+//! IDENTIFY, by WebSocket and by HTTP.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use actix::{Addr, AsyncContext, Context, Handler, Message, Recipient, Supervisor};
 use actix_rt::ArbiterHandle;
 
+use super::ends::VANISHED;
 use super::{Gateway, Handle};
-use crate::actors::client_session::{ClientSession, Order};
+use crate::actors::client_session::ClientSession;
 use crate::actors::link::{Link, Outbound};
 use crate::protocol::VERSION;
 use crate::protocol::close::Close;
@@ -16,10 +17,10 @@ use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, Accept, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
-use crate::state::registry::{Claim, Ended, Fate, Finds, Known, TICKET_LIFE, Taken};
-use crate::state::route::{Identity, Route};
+use crate::state::registry::{Claim, Finds, Known, TICKET_LIFE, Taken};
+use crate::state::route::Route;
 use crate::state::secret::Secret;
-use crate::state::shards::{Departure, Input};
+use crate::state::shards::Input;
 
 /// Before a name is refused as taken, whoever asked waits so long and asks again: the close frame
 /// of the connection that has it may still be on the way through another thread.
@@ -236,7 +237,7 @@ impl Gateway {
     }
 
     /// Closes a connection without its session, and cuts it off if it does not end soon.
-    fn close_at_once(&self, link: &Link, close: Close) {
+    pub(super) fn close_at_once(&self, link: &Link, close: Close) {
         link.life.count_close(close, &self.routes.shared().closes);
         link.outbound.do_send(Outbound::Close(close));
         link.life.cut_off_after(CLOSE_GRACE);
@@ -332,98 +333,5 @@ impl Handler<Confirm> for Gateway {
 
     fn handle(&mut self, Confirm(connection): Confirm, context: &mut Self::Context) {
         self.guarded(context, |gateway, _| gateway.registry.confirm(connection));
-    }
-}
-
-/// How a session ends whose service did not say that it leaves.
-const VANISHED: Departure = Departure::Vanished { last_frame: None };
-
-/// A connection ended; told before its socket closes.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct ConnectionEnded {
-    pub connection: ConnectionId,
-    pub how: Ended,
-    /// For logs and PRESENCE.
-    pub reason: String,
-}
-
-impl Handler<ConnectionEnded> for Gateway {
-    type Result = ();
-
-    fn handle(&mut self, message: ConnectionEnded, context: &mut Self::Context) {
-        self.guarded(context, |gateway, _| gateway.connection_ended(&message));
-    }
-}
-
-impl Gateway {
-    fn connection_ended(&mut self, message: &ConnectionEnded) {
-        let ConnectionEnded { connection, how, ref reason } = *message;
-        let Some((name, fate)) = self.registry.ended(connection, how, Instant::now()) else { return };
-        if let Some(known) = self.registry.get_mut(&name) {
-            known.handle.link = None;
-        }
-        match fate {
-            Fate::Away(window) => {
-                self.order(&name, Order::Detach { connection, window });
-                self.tell_allocator(Input::Away { service: name.clone(), last_frame: None });
-                let group = self.registry.get(&name).and_then(|known| known.group.clone());
-                self.announce(&name, group, PresenceEvent::Away, reason);
-            }
-            Fate::Down { why, left: true } => self.end_session(&name, why, Departure::Left),
-            Fate::Down { why, left: false } => self.end_session(&name, why, VANISHED),
-        }
-        if self.stopping.is_some() {
-            self.end_session(&name, "the gateway is stopping", VANISHED);
-        }
-    }
-}
-
-/// Nobody came within a session's resume window after that connection.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct WindowElapsed {
-    pub service: Name,
-    pub since: ConnectionId,
-}
-
-impl Handler<WindowElapsed> for Gateway {
-    type Result = ();
-
-    fn handle(&mut self, message: WindowElapsed, context: &mut Self::Context) {
-        self.guarded(context, |gateway, _| {
-            if gateway.registry.is_away_since(&message.service, message.since) {
-                gateway.end_session(
-                    &message.service,
-                    "it did not come back within resume_window_ms",
-                    VANISHED,
-                );
-            }
-        });
-    }
-}
-
-/// A session has crashed too often.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct GiveUp {
-    pub session: Arc<Identity>,
-}
-
-impl Handler<GiveUp> for Gateway {
-    type Result = ();
-
-    fn handle(&mut self, GiveUp { session }: GiveUp, context: &mut Self::Context) {
-        self.guarded(context, |gateway, _| {
-            let service = session.name().clone();
-            // A later session may have the name by now.
-            let is_it = |known: &&Known<Handle>| Arc::ptr_eq(known.handle.route.identity(), &session);
-            let Some(known) = gateway.registry.get(&service).filter(is_it) else { return };
-            // Not through the session, which may crash at that too.
-            if let Some(link) = &known.handle.link {
-                gateway.close_at_once(link, Close::Crashed);
-            }
-            gateway.end_session(&service, "it crashed too often", VANISHED);
-        });
     }
 }
