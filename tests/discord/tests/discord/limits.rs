@@ -115,7 +115,8 @@ async fn a_used_up_budget_is_waited_for_and_warned_of() {
     lease(&mut service).await;
     let last = lease(&mut service).await;
     gateway.wait_for_log("all 10 of Discord's session starts are used up").await;
-    service.shard_death(Some(last.shard_id), None).await.unwrap();
+    let death = gateway::client::Death { shard_id: Some(last.shard_id), ..Default::default() };
+    service.shard_death(&death).await.unwrap();
     service.shard_connect().await.unwrap();
     let (opcode, wait) = op(&mut service).await;
     assert_eq!((opcode, &wait["reason"]), (30, &Value::from("budget_exhausted")), "{wait}");
