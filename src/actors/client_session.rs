@@ -21,7 +21,7 @@ use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
 #[cfg(feature = "fault-injection")]
 use crate::protocol::op;
-use crate::protocol::op::{Ack, GatewayOp, Presence, ServiceOp, ShardWait};
+use crate::protocol::op::{GatewayOp, Presence, ServiceOp, ShardWait};
 use crate::state::parcel::Parcel;
 use crate::state::registry::Ended;
 use crate::state::restarts::Restarts;
@@ -82,7 +82,11 @@ impl ClientSession {
 
     fn perform(&mut self, action: Action, permit: &mut Option<OpPermit>, context: &mut Context<Self>) {
         match action {
-            Action::Frames(frames) => self.send(Outbound::Frames(frames)),
+            Action::Frames(frames) => {
+                // The service can acknowledge what it gets, so this comes first.
+                self.identity.set_last_number(self.session.last_number());
+                self.send(Outbound::Frames(frames));
+            }
             Action::Op(op) => self.send_op(&op, permit.take()),
             Action::Ping => self.send(Outbound::Ping),
             Action::Close(close) => self.send(Outbound::Close(close)),
@@ -276,11 +280,29 @@ impl Handler<FromService> for ClientSession {
         if op == ServiceOp::Fault(op::Fault { panic: op::FaultIn::Session }) {
             return self.guarded(context, |_, _| panic!("as asked"));
         }
-        if let ServiceOp::Ack(Ack { i }) = op {
-            self.guarded(context, |session, context| session.step(Input::Ack { i }, Some(permit), context));
-        } else {
-            let service = self.identity.name().clone();
-            self.gateway.do_send(ServiceRequest { service, connection, op, permit });
+        let service = self.identity.name().clone();
+        self.gateway.do_send(ServiceRequest { service, connection, op, permit });
+    }
+}
+
+/// The service acknowledged that delivery and all before it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Acknowledged {
+    pub connection: ConnectionId,
+    pub i: u64,
+    /// Bounds how many of these are on their way.
+    pub permit: OpPermit,
+}
+
+impl Handler<Acknowledged> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, Acknowledged { connection, i, permit }: Acknowledged, context: &mut Self::Context) {
+        if self.identity.is_connection(connection) {
+            self.guarded(context, |session, context| {
+                session.step(Input::Ack { i }, Some(permit), context);
+            });
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::routes::{Routes, ShardTable};
 use crate::state::account::{Amount, End, Entry};
 use crate::state::gauge::Refused;
 use crate::state::parcel::OpenParcel;
-use crate::state::route::Route;
+use crate::state::route::{Identity, Route};
 
 /// A parcel is sent before the end of its burst when it is this large.
 const PARCEL_BYTES: usize = 64 * 1024;
@@ -108,6 +108,11 @@ impl Dispatcher {
             notices: None,
             refusals: Refusals::default(),
         }
+    }
+
+    /// Who the service is.
+    pub(crate) fn identity(&self) -> &Identity {
+        self.own.identity()
     }
 
     /// Whether the service is still this connection's.

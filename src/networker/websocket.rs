@@ -7,6 +7,7 @@
 mod end;
 mod identify;
 mod open;
+mod ops;
 mod pause;
 
 pub(crate) use self::open::{NoHandshake, Opening, open};
@@ -21,11 +22,12 @@ use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHand
 use actix_web_actors::ws::{self, WebsocketContext};
 use tokio::sync::Semaphore;
 
+use self::ops::Acknowledgement;
 use super::bursts::{self, Burst, Bursts, Gate, Item};
 use super::dispatch::{Dispatcher, MessageLimits, Outcome};
 use super::entrance::{Arrival, Entrance};
 use super::outgoing::Outgoing;
-use crate::actors::client_session::{ClientSession, FromService};
+use crate::actors::client_session::ClientSession;
 use crate::actors::gateway::{By, Confirm};
 use crate::actors::link::{Life, Link, MAX_OPS, OpKind, OpPermit, Outbound};
 use crate::actors::supervision::{guard, text_of};
@@ -34,7 +36,7 @@ use crate::protocol::close::Close;
 use crate::protocol::error::{ErrorCode, RejectCode};
 use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
-use crate::protocol::op::{self, GatewayOp, Reject, ServiceOp};
+use crate::protocol::op::{self, Ack, GatewayOp, Reject, ServiceOp};
 use crate::state::hold::HoldBudget;
 use crate::state::rate::Rate;
 use crate::state::registry::Ended;
@@ -61,6 +63,8 @@ pub(crate) struct Connection {
     ops_this_turn: usize,
     ops: Option<Arc<Semaphore>>,
     permit: Option<OpPermit>,
+    /// The highest delivery that this burst acknowledged, until its session is told.
+    acknowledged: Option<Acknowledgement>,
     /// The deadline of IDENTIFY, until it came.
     deadline: Option<SpawnHandle>,
     /// Whether it has asked again for a name that seemed to be taken.
@@ -116,17 +120,6 @@ const TURN: Duration = Duration::from_micros(500);
 /// The clock is looked at once for so many items.
 const LOOK_AT_CLOCK: usize = 64;
 
-/// For how many ops one counts in `max_ops_per_second`.
-fn cost_of(op: &ServiceOp) -> u64 {
-    match op {
-        // May come for each message; its session handles it alone. A refused one counts.
-        ServiceOp::Ack(_) => 0,
-        // Makes the gateway look at every service.
-        ServiceOp::Watch(_) => 1000,
-        _ => 1,
-    }
-}
-
 impl Connection {
     fn new(entrance: Arc<Entrance>, arrival: Rc<Arrival>, address: IpAddr, opening: Opening) -> Self {
         Self {
@@ -146,6 +139,7 @@ impl Connection {
             ops_this_turn: 0,
             ops: None,
             permit: None,
+            acknowledged: None,
             deadline: None,
             has_asked_again: false,
             has_told: false,
@@ -215,9 +209,9 @@ impl Connection {
             Item::Text => self.text(bytes, room, context),
             Item::Ping => {
                 self.outgoing.borrow_mut().set_pong(frame::pong(bytes));
-                Flow::On
+                self.spend_ops(1, context)
             }
-            Item::Pong => Flow::On,
+            Item::Pong => self.spend_ops(1, context),
             Item::Close => {
                 self.close_came(bytes, context);
                 Flow::End
@@ -261,33 +255,13 @@ impl Connection {
     fn follow(&mut self, outcome: Outcome, context: &mut Ctx) -> Flow {
         match outcome {
             Outcome::Done => Flow::On,
-            Outcome::Op(op) => match self.take_permit(context) {
-                Some(permit) => {
-                    let cost = cost_of(&op).min(self.entrance.config.max_ops_per_second);
-                    self.send_op(op, permit);
-                    self.spend_ops(cost, context)
-                }
-                None => Flow::Pause { again: true },
-            },
-            Outcome::Error(error) => match self.take_permit(context) {
-                Some(permit) => {
-                    self.send_error(error, Some(permit));
-                    self.spend_ops(1, context)
-                }
-                None => Flow::Pause { again: true },
-            },
+            Outcome::Op(ServiceOp::Ack(Ack { i })) => self.acknowledged(i, context),
+            Outcome::Op(op) => self.op(op, context),
+            Outcome::Error(error) => self.refused_op(error, context),
             Outcome::Full(route) => {
                 self.hold(route, context);
                 Flow::Pause { again: true }
             }
-        }
-    }
-
-    fn send_op(&self, op: ServiceOp, permit: OpPermit) {
-        #[cfg(feature = "fault-injection")]
-        assert_ne!(op, ServiceOp::Fault(op::Fault { panic: op::FaultIn::Connection }), "as asked");
-        if let Stage::Service(service) = &self.stage {
-            service.session.do_send(FromService { connection: self.id, op, permit });
         }
     }
 
@@ -301,6 +275,7 @@ impl Connection {
     }
 
     fn flush(&mut self) {
+        self.send_acknowledgement();
         if let Stage::Service(service) = &mut self.stage {
             service.dispatcher.flush();
         }

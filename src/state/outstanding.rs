@@ -26,7 +26,6 @@ pub struct NeverSent {
 /// One session's deliveries, over all its connections.
 #[derive(Debug, Default)]
 pub struct Outstanding {
-    /// The number that was given last; 0: none yet.
     last: u64,
     /// In order, each with the number of its first message.
     parcels: VecDeque<(u64, Parcel)>,
@@ -36,6 +35,11 @@ pub struct Outstanding {
 }
 
 impl Outstanding {
+    /// The number that was given last; 0: none yet.
+    pub fn last(&self) -> u64 {
+        self.last
+    }
+
     /// How many messages are kept.
     pub fn messages(&self) -> u64 {
         self.messages

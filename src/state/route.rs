@@ -62,6 +62,8 @@ impl Shared {
 pub struct Identity {
     name: Name,
     connection: AtomicU64,
+    /// The number that a delivery was given last.
+    last_number: AtomicU64,
     shared: Arc<Shared>,
 }
 
@@ -73,6 +75,16 @@ impl Identity {
     /// Whether the connection is the session's own now.
     pub fn is_connection(&self, connection: ConnectionId) -> bool {
         self.connection.load(Ordering::Acquire) == connection.0
+    }
+
+    /// The session numbered its deliveries that far, and is about to send them.
+    pub fn set_last_number(&self, last: u64) {
+        self.last_number.store(last, Ordering::Release);
+    }
+
+    /// Whether a delivery of that number was sent, on whichever connection.
+    pub fn has_sent(&self, i: u64) -> bool {
+        (1..=self.last_number.load(Ordering::Acquire)).contains(&i)
     }
 
     /// Where the ERRORs that are sent are counted.
@@ -100,7 +112,7 @@ pub struct Route {
 
 impl Route {
     pub fn new(name: Name, bounds: Bounds, shared: Arc<Shared>) -> Self {
-        let identity = Arc::new(Identity { name, connection: AtomicU64::new(0), shared });
+        let identity = Arc::new(Identity { name, connection: AtomicU64::new(0), last_number: AtomicU64::new(0), shared });
         Self { identity, gauge: Gauge::new(bounds), inbox: OnceLock::new() }
     }
 

@@ -196,6 +196,11 @@ impl Session {
         }
     }
 
+    /// The number that a delivery was given last; 0: none yet.
+    pub fn last_number(&self) -> u64 {
+        self.mailbox.last_number()
+    }
+
     /// Whether something waits for the connection to take it. What waits for an acknowledgement
     /// does not.
     pub fn has_waiting(&self) -> bool {

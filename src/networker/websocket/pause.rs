@@ -5,21 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, fut};
-use tokio::sync::Semaphore;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::{Burst, Connection, Ctx, Flow, Hold, MAX_OPS, OpPermit};
+use super::{Burst, Connection, Ctx, Hold};
 use crate::state::route::Route;
 use crate::state::tally::Held;
 
 /// How often a held sender looks for room by itself: what all mailboxes together may hold is
 /// freed without a word.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Ops of one connection after which others on the same thread have their turn: an op costs many
-/// times what a proxied message does, and its answer does so once more.
-const OPS_A_TURN: usize = 64;
 
 impl Connection {
     pub(super) fn pause(&mut self) {
@@ -36,35 +31,6 @@ impl Connection {
         }
     }
 
-    /// A permit for one op or its answer; without one, reading pauses until there is.
-    pub(super) fn take_permit(&mut self, context: &mut Ctx) -> Option<OpPermit> {
-        if let Some(permit) = self.permit.take() {
-            return Some(permit);
-        }
-        let ops = self.ops.get_or_insert_with(|| Arc::new(Semaphore::new(MAX_OPS))).clone();
-        if let Ok(permit) = ops.clone().try_acquire_owned() {
-            return Some(permit);
-        }
-        self.note_held(Held::Answers);
-        self.wait_for(ops.acquire_owned(), context, |connection, permit| connection.permit = permit.ok());
-        None
-    }
-
-    /// Counts an op or a refused message; reading pauses where too many came, and gives others a
-    /// turn after some.
-    pub(super) fn spend_ops(&mut self, cost: u64, context: &mut Ctx) -> Flow {
-        self.ops_this_turn += 1;
-        if let Some(wait) = self.op_rate.spend(cost, Instant::now()) {
-            self.note_held(Held::Ops);
-            self.wait_for(sleep(wait), context, |_, ()| ());
-        } else if self.ops_this_turn >= OPS_A_TURN {
-            self.wait_for(yield_now(), context, |_, ()| ());
-        } else {
-            return Flow::On;
-        }
-        Flow::Pause { again: false }
-    }
-
     /// Goes on with a burst after others had their turn.
     pub(super) fn give_way(&mut self, burst: Burst, index: usize, context: &mut Ctx) {
         self.flush();
@@ -72,7 +38,7 @@ impl Connection {
         self.wait_for(yield_now(), context, |_, ()| ());
     }
 
-    fn note_held(&self, why: Held) {
+    pub(super) fn note_held(&self, why: Held) {
         self.entrance.routes.shared().held.add(why);
     }
 
@@ -96,7 +62,7 @@ impl Connection {
     }
 
     /// Reads nothing until the future is done.
-    fn wait_for<F: Future + 'static>(
+    pub(super) fn wait_for<F: Future + 'static>(
         &mut self,
         future: F,
         context: &mut Ctx,

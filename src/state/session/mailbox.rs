@@ -76,6 +76,11 @@ impl Mailbox {
         if acks { self.outstanding.rewind() } else { self.unnumber() }
     }
 
+    /// The number that a delivery was given last; 0: none yet.
+    pub(super) fn last_number(&self) -> u64 {
+        self.outstanding.last()
+    }
+
     pub(super) fn acknowledge(&mut self, i: u64) -> Result<(), NeverSent> {
         self.outstanding.acknowledge(i)
     }
