@@ -27,6 +27,12 @@ fn ready(service: &mut Service, shard_id: u32, shard_count: u32) {
     service.send_op(&state);
 }
 
+/// So many shards of the next generation are known to be ready.
+fn wait_until_ready(gateway: &Gateway, shards: u64) {
+    let progress = || gateway.get_json("/api/v1/shards")["reshard"].clone();
+    eventually(&format!("{shards} are ready"), || (progress()["ready"] == shards).then_some(()));
+}
+
 fn lease(service: &mut Service) -> (u64, u64) {
     let lease = connect(service);
     (lease["shard_id"].as_u64().unwrap(), lease["shard_count"].as_u64().unwrap())
@@ -63,9 +69,8 @@ fn a_rolling_reshard_switches_over_when_every_new_id_is_ready() {
     for (service, id) in [(&mut x, 0), (&mut b, 2)] {
         ready(service, id, 3);
     }
-    let progress = || gateway.get_json("/api/v1/shards")["reshard"].clone();
-    eventually("two of three are ready", || (progress()["ready"] == 2).then_some(()));
-    assert_eq!(progress()["shard_count"], 3);
+    wait_until_ready(&gateway, 2);
+    assert_eq!(gateway.get_json("/api/v1/shards")["reshard"]["shard_count"], 3);
     assert_eq!(gateway.metric("gateway_reshard_shards", ""), 3);
     assert_eq!(gateway.metric("gateway_reshard_ready", ""), 2);
     // Nothing is routed by the new one yet, and the old one goes on.
@@ -123,6 +128,7 @@ fn until_it_switches_over_a_reshard_can_be_aborted() {
     begin(&gateway, &json!({"shard_count": 3}));
     assert_eq!(lease(&mut x), (0, 3));
     ready(&mut x, 0, 3);
+    wait_until_ready(&gateway, 1);
     assert_eq!(abort(&gateway), (200, json!({"aborted": true})));
     assert!(expect_revoke(&mut x, 0, 3)["reason"].as_str().unwrap().contains("aborted"));
     expect_route(&mut source, "shard/0", &mut a);
