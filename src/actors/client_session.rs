@@ -246,15 +246,17 @@ impl Handler<Attach> for ClientSession {
     }
 }
 
-/// The connection is about to end; told before its service can know of it.
+/// The connection is about to end; told before its service can know of it, and passed on.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Release(pub ConnectionId);
+pub struct Release(pub ConnectionEnded);
 
 impl Handler<Release> for ClientSession {
     type Result = ();
 
-    fn handle(&mut self, Release(connection): Release, context: &mut Self::Context) {
+    fn handle(&mut self, Release(ended): Release, context: &mut Self::Context) {
+        let connection = ended.connection;
+        self.gateway.do_send(ended);
         self.guarded(context, |session, context| session.step(Input::Release { connection }, None, context));
     }
 }

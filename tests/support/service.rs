@@ -314,6 +314,15 @@ impl Service {
         while self.next_frame().is_some() {}
     }
 
+    /// As [`close`](Self::close), with an op just before, in the same write; `data` has its opcode.
+    pub(crate) fn close_after_op(mut self, data: &Value, code: u16) {
+        let op = format!(r#"{{"s":"{}","t":"gateway:opcode","d":{data}}}"#, self.name);
+        self.note("sent with a close frame", 0x81, op.as_bytes());
+        let frames = [masked(0x81, op.as_bytes()), masked(0x88, &code.to_be_bytes())].concat();
+        self.bytes(&frames);
+        while self.next_frame().is_some() {}
+    }
+
     /// Ends the connection without a word: FIN.
     pub(crate) fn vanish(self) {
         self.stream.shutdown(Shutdown::Both).unwrap();

@@ -51,7 +51,7 @@ impl Gateway {
             }
             ServiceOp::ShardState(state) => Input::State { service, request: connection, state },
             ServiceOp::Watch(watch) => return self.watch(&service, watch),
-            // Its session keeps it for itself.
+            // Its session hears of it from the connection.
             ServiceOp::Ack(_) => return,
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Allocator }) => {

@@ -63,14 +63,19 @@ impl Connection {
     }
 
     /// Tells session and gateway, once, and before the service can know: what comes for it from now
-    /// on is not for this connection.
+    /// on is not for this connection. The gateway hears of it from the session, after the ops that
+    /// the session still has to pass on: a SHARD_DEATH counts even as the last word.
     pub(super) fn tell_end(&mut self, how: Ended, reason: &str) {
-        if let Stage::Service(service) = &self.stage {
-            service.session.do_send(Release(self.id));
+        if std::mem::replace(&mut self.has_told, true) {
+            return;
         }
-        if !std::mem::replace(&mut self.has_told, true) && !matches!(self.stage, Stage::Silent) {
-            let reason = reason.to_owned();
-            self.entrance.gateway.do_send(ConnectionEnded { connection: self.id, how, reason });
+        let ended = ConnectionEnded { connection: self.id, how, reason: reason.to_owned() };
+        match &self.stage {
+            Stage::Silent => {}
+            Stage::Service(service) if service.session.connected() => {
+                service.session.do_send(Release(ended));
+            }
+            _ => self.entrance.gateway.do_send(ended),
         }
     }
 }

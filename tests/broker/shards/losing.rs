@@ -59,6 +59,23 @@ fn the_id_of_a_holder_that_gave_it_back_or_left_is_granted_at_once() {
 }
 
 #[test]
+fn an_id_that_is_given_back_as_the_last_word_is_free_at_once() {
+    let gateway = Gateway::start(&["--shards=40", "--resume-window-ms=100", "--heartbeat-ms=3600000"]);
+    for id in 0..40 {
+        let name = format!("holder-{id}");
+        let mut holder = gateway.service(&name);
+        holder.send_op(&json!({"opcode": 10, "shard_id": id}));
+        holder.expect_op(11);
+        // A session stays on the thread of its first connection; the second one is on another.
+        holder.vanish();
+        let mut holder = gateway.connect();
+        assert_eq!(holder.identify(&name)["shards"], json!([id]));
+        holder.close_after_op(&json!({"opcode": 12, "shard_id": id}), 1000);
+        wait_for_state(&gateway, id, "free");
+    }
+}
+
+#[test]
 fn the_id_of_a_holder_that_obeys_shutdown_is_granted_at_once() {
     let gateway = Gateway::start(&HOURS_TO_NOTICE);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
