@@ -82,8 +82,9 @@ settings! {
     "max_bytes_per_second" => max_bytes_per_second: u64 =
         Kind::number("bytes", 1_024..=1_099_511_627_776, 4_294_967_296);
 
-    /// Ops, and messages answered with an ERROR at once, that one connection may send in a second;
-    /// beyond it the connection is not read for a while. ACK counts for none, WATCH for 1000.
+    /// Ops, pings, pongs, and messages answered with an ERROR at once, that one connection may send
+    /// in a second; beyond it the connection is not read for a while. A valid ACK counts for none,
+    /// WATCH for 1000.
     "max_ops_per_second" => max_ops_per_second: u64 = Kind::number("ops", 1..=1_000_000_000, 10_000);
 
     /// Messages that one service's mailbox holds.

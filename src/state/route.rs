@@ -112,7 +112,12 @@ pub struct Route {
 
 impl Route {
     pub fn new(name: Name, bounds: Bounds, shared: Arc<Shared>) -> Self {
-        let identity = Arc::new(Identity { name, connection: AtomicU64::new(0), last_number: AtomicU64::new(0), shared });
+        let identity = Arc::new(Identity {
+            name,
+            connection: AtomicU64::new(0),
+            last_number: AtomicU64::new(0),
+            shared,
+        });
         Self { identity, gauge: Gauge::new(bounds), inbox: OnceLock::new() }
     }
 

@@ -1,6 +1,6 @@
 //! Floods on connections that are open: frames, fragments, pings, ops, violations.
 
-use crate::attack::{Progress, endure, take_turn};
+use crate::attack::{Progress, endure, endure_a_share, take_turn};
 use crate::attacker::{Attacker, Ended, frame};
 use crate::support::Gateway;
 
@@ -35,11 +35,29 @@ fn text(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_flood_of_pings_is_held_to_the_rate_of_frames() {
+fn floods_of_pings_and_pongs_are_held_to_the_rate_of_ops() {
     let _turn = take_turn();
+    for first in [0x89, 0x8A] {
+        let frames = repeated(&frame(first, b"x"));
+        endure_flood(&[], 16, &frames, false, ("gateway_held_total", "ops"));
+    }
+}
+
+#[test]
+fn a_flood_of_control_frames_before_identify_is_held_to_the_rate_of_ops() {
+    let _turn = take_turn();
+    let gateway = Gateway::start(&[]);
     let pings = repeated(&frame(0x89, b"x"));
-    let flags = ["--max-frames-per-second=50000"];
-    endure_flood(&flags, 16, &pings, false, ("gateway_held_total", "frames"));
+    let is_held = |gateway: &Gateway| gateway.metric("gateway_held_total", "ops") > 0;
+    endure(&gateway, 16, is_held, |gateway, progress| {
+        let mut attacker: Result<Attacker, Ended> = Err(Ended);
+        while progress.goes_on() {
+            attacker = match attacker {
+                Ok(mut attacker) => attacker.send(&pings).map(|()| attacker),
+                Err(Ended) => Attacker::websocket(gateway.address()),
+            };
+        }
+    });
 }
 
 #[test]
@@ -47,7 +65,7 @@ fn a_flood_of_empty_fragments_is_held_to_the_rate_of_frames() {
     let _turn = take_turn();
     // Each write is one message.
     let fragments = [frame(0x01, b"\""), frame(0x00, b"").repeat(10_000), frame(0x80, b"\"")].concat();
-    let flags = ["--max-frames-per-second=50000", "--max-ops-per-second=1000000"];
+    let flags = ["--max-frames-per-second=50000"];
     endure_flood(&flags, 16, &fragments, true, ("gateway_held_total", "frames"));
 }
 
@@ -133,7 +151,7 @@ fn floods_that_the_defaults_allow_leave_others_their_share() {
         println!("{what}");
         let gateway = Gateway::start(&[]);
         let bytes = repeated(&frame);
-        endure(&gateway, 48, |_| true, |gateway, progress| flood(gateway, progress, &bytes, reads));
+        endure_a_share(&gateway, 48, |gateway, progress| flood(gateway, progress, &bytes, reads));
     }
 }
 
