@@ -274,16 +274,7 @@ impl Handler<FromService> for ClientSession {
     type Result = ();
 
     fn handle(&mut self, request: FromService, context: &mut Self::Context) {
-        let FromService { connection, op, permit } = request;
-        if !self.identity.is_connection(connection) {
-            return;
-        }
-        #[cfg(feature = "fault-injection")]
-        if op == ServiceOp::Fault(op::Fault { panic: op::FaultIn::Session }) {
-            return self.guarded(context, |_, _| panic!("as asked"));
-        }
-        let service = self.identity.name().clone();
-        self.gateway.do_send(ServiceRequest { service, connection, op, permit });
+        self.guarded(context, |session, _| session.pass_on(request));
     }
 }
 
@@ -350,6 +341,16 @@ impl Handler<Order> for ClientSession {
 }
 
 impl ClientSession {
+    fn pass_on(&self, FromService { connection, op, permit }: FromService) {
+        if !self.identity.is_connection(connection) {
+            return;
+        }
+        #[cfg(feature = "fault-injection")]
+        assert_ne!(op, ServiceOp::Fault(op::Fault { panic: op::FaultIn::Session }), "as asked");
+        let service = self.identity.name().clone();
+        self.gateway.do_send(ServiceRequest { service, connection, op, permit });
+    }
+
     fn obey(&mut self, order: Order, context: &mut Context<Self>) {
         let current = self.session.connection();
         let (input, permit) = match order {

@@ -216,7 +216,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::super::scan::testing::{self, Choices};
+    use super::super::scan::random::{self, Choices};
     use super::super::scan::{Limits, scan};
     use super::*;
 
@@ -310,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(testing::config(10_000))]
+        #![proptest_config(random::config(10_000))]
 
         #[test]
         fn the_cut_leaves_the_same_message_with_the_rest_of_the_topic(
@@ -321,7 +321,7 @@ mod tests {
             let choices = &mut Choices(&choices);
             let spelt = spell(&format!("gateway-proxy:{target}:{topic}"), choices);
             let mut data = String::new();
-            testing::json(choices, 3, &mut data);
+            random::json(choices, 3, &mut data);
             let (before, after) = [(r#"{"s":"a","#, "}"), (r#"{"s":"a" , "x":"t", "#, r#", "n":7 }"#)][choices.below(2)];
             let d = format!(r#""d":{data}"#);
             let t = format!(r#""t" : "{spelt}""#);

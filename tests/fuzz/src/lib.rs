@@ -11,5 +11,6 @@
 
 pub mod envelope;
 pub mod frames;
+#[path = "../../../src/protocol/scan/oracle.rs"]
 mod oracle;
 pub mod session;
