@@ -346,7 +346,7 @@ impl ClientSession {
             return;
         }
         #[cfg(feature = "fault-injection")]
-        assert_ne!(op, ServiceOp::Fault(op::Fault { panic: op::FaultIn::Session }), "as asked");
+        assert!(op != ServiceOp::Fault(op::Fault { panic: op::FaultIn::Session }), "as asked");
         let service = self.identity.name().clone();
         self.gateway.do_send(ServiceRequest { service, connection, op, permit });
     }

@@ -87,6 +87,22 @@ fn a_resume_without_ack_ends_the_numbers() {
 }
 
 #[test]
+fn of_many_acknowledgements_at_once_the_highest_counts_and_each_wrong_one_is_refused() {
+    let gateway = Gateway::start(&[]);
+    let (mut source, mut target) = (gateway.service("a"), acknowledging(&gateway, "b"));
+    send(&mut source, "b", 0..10);
+    expect(&mut target, 1..=10);
+    let ack = |i: u64| format!(r#"{{"s":"b","t":"gateway:opcode","d":{{"opcode":22,"i":{i}}}}}"#);
+    target.texts([3, 4, 99, 6, 2, 0, 5, 98].map(ack));
+    for wrong in [99, 0, 98] {
+        let error = target.expect_error("malformed");
+        let message = error["message"].as_str().unwrap();
+        assert_eq!(message, format!("`d.i`: delivery {wrong} has not been sent; the last one is 10"));
+    }
+    assert_eq!(gateway.account("b"), [10, 6, 0, 0, 4]);
+}
+
+#[test]
 fn no_more_than_max_unacked_are_outstanding() {
     let gateway = Gateway::start(&["--max-unacked=5"]);
     let (mut source, mut target) = (gateway.service("a"), acknowledging(&gateway, "b"));
