@@ -1,10 +1,13 @@
 //! What was typed. What it means is [`crate::config`]'s: the flags of the settings are made from its
 //! table and handed on as text, so that a wrong value reads the same wherever it was given.
 
+mod token;
+
 use std::{collections::BTreeMap, ffi::OsString, fs, io, path::Path, path::PathBuf, process};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
 
+pub use self::token::{ApiWord, NewToken, NoToken, OpsWord, new_token};
 use crate::config::{Config, ConfigError, Loaded, SETTINGS, Setting, Sources};
 
 /// What the gateway was started for.
@@ -13,6 +16,7 @@ pub enum Command {
     Serve(Box<Loaded>),
     /// The settings in force, to be printed.
     PrintConfig(String),
+    NewToken(NewToken),
     Bench(Bench),
 }
 
@@ -67,6 +71,7 @@ pub fn parse(
         None => Command::Serve(load(typed.settings)?.into()),
         Some(Action::Serve(settings)) => Command::Serve(load(settings)?.into()),
         Some(Action::Config(settings)) => Command::PrintConfig(load(settings)?.to_toml()),
+        Some(Action::Token(Token::New(wish))) => Command::NewToken(wish),
         Some(Action::Bench(bench)) => Command::Bench(bench),
     })
 }
@@ -92,9 +97,19 @@ enum Action {
     Serve(SettingFlags),
     /// Print the settings in force as a settings file, and where each came from.
     Config(SettingFlags),
+    /// Tokens for services and operators.
+    #[command(subcommand)]
+    Token(Token),
     /// Measure a running gateway.
     #[command(subcommand)]
     Bench(Bench),
+}
+
+/// `gateway token`
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+enum Token {
+    /// Make a token, and print it with the entry for the file of credentials, which has only its hash.
+    New(NewToken),
 }
 
 /// `gateway bench`

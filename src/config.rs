@@ -83,9 +83,9 @@ pub enum ConfigError {
     #[error("discord_token_file: cannot read `{path}`: {why} ({origin})")]
     TokenUnreadable { path: String, why: String, origin: String },
     #[error(
-        "listen: other machines can reach {got}, and there are no credentials yet: anyone who can reach \
-         the port would be able to use the gateway; expected a loopback address such as 127.0.0.1, or \
-         --expose-without-credentials to accept that ({origin})"
+        "listen: other machines can reach {got}, and there are no credentials: anyone who can reach the \
+         port would be able to use the gateway; expected a loopback address such as 127.0.0.1, or \
+         --credentials, or --expose-without-credentials to accept that ({origin})"
     )]
     Exposed { got: String, origin: String },
     #[error(
@@ -286,7 +286,8 @@ fn check_together(config: &Config, in_force: &InForce) -> Result<(), ConfigError
             origin: origin("shards"),
         });
     }
-    if !config.listen.ip().to_canonical().is_loopback() && !config.expose_without_credentials {
+    let is_open = config.credentials.is_none();
+    if is_open && !config.listen.ip().to_canonical().is_loopback() && !config.expose_without_credentials {
         return Err(ConfigError::Exposed { got: config.listen.to_string(), origin: origin("listen") });
     }
     Ok(())

@@ -4,10 +4,12 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`guard`] | nothing: it refuses what a web page could have sent, before anything else |
+//! | [`permission`] | nothing: it refuses what a credential does not permit |
 //! | [`identify`] | `POST /gateway` |
 //! | [`services`] | `/api/v1/services` |
 //! | [`shards`] | `/api/v1/shards` |
 //! | [`accounting`] | `/api/v1/accounting` |
+//! | [`reload`] | `/api/v1/reload` |
 //! | [`health`] | `/healthz`, `/readyz`, `/metrics` |
 //! | [`shard_metrics`] | those of `/metrics` that are about shard ids |
 //! | [`body`] | nothing: it reads bodies, and writes errors |
@@ -18,6 +20,8 @@ mod body;
 pub(crate) mod guard;
 mod health;
 mod identify;
+pub(crate) mod permission;
+mod reload;
 mod report;
 mod services;
 mod shard_metrics;
@@ -48,6 +52,7 @@ POST /api/v1/shards/thaw                grant ids again
 POST /api/v1/shards/reshard             change their number: {\"shard_count\", \"mode\", \"dry_run\"}
 DELETE /api/v1/shards/reshard           abort that, before it switches over
 GET  /api/v1/accounting                 what became of every message
+POST /api/v1/reload                     read credentials and certificates anew
 GET  /metrics                           counters, for Prometheus
 GET  /healthz, /readyz                  whether it serves, and takes services
 ";
@@ -79,6 +84,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
                 .route(delete().to(shards::abort_reshard))
                 .default_service(to(|| wrong_method(&[Method::POST, Method::DELETE]))),
         )
+        .service(only_post("/api/v1/reload").route(post().to(reload::reload)))
         .service(only_post("/api/v1/shards/{id}/release").route(post().to(shards::release)))
         .default_service(to(not_found));
 }

@@ -48,6 +48,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod actors;
+pub mod auth;
 pub mod bench;
 pub mod cli;
 pub mod client;

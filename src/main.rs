@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
 
+use gateway::auth::Auth;
 use gateway::bench;
 use gateway::cli::{self, Command};
 use gateway::config::Loaded;
@@ -21,6 +22,16 @@ fn main() -> ExitCode {
             print!("{text}");
             ExitCode::SUCCESS
         }
+        Ok(Command::NewToken(wish)) => match cli::new_token(&wish) {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("gateway: {error}");
+                ExitCode::from(USAGE)
+            }
+        },
         Ok(Command::Bench(typed)) => bench::run(typed),
         Err(stop) => stop.exit(),
     }
@@ -36,6 +47,13 @@ fn serve(loaded: Loaded) -> ExitCode {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    let auth = match Auth::new(loaded.config.credentials.as_deref(), loaded.config.auth_failures_per_minute) {
+        Ok(auth) => auth,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            return ExitCode::from(USAGE);
+        }
+    };
     let found = match server::find(&loaded.config) {
         Ok(found) => found,
         Err(error) => {
@@ -51,7 +69,8 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let ran = actix_rt::System::new().block_on(server::run(loaded.config, found, listener, stop_signal()));
+    let ran =
+        actix_rt::System::new().block_on(server::run(loaded.config, auth, found, listener, stop_signal()));
     logging::flush();
     match ran {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,6 +12,7 @@
 //! | [`scan`] | one pass over a message: is it JSON, and where are `s`, `t`, `d`, `n`? |
 //! | [`envelope`] | what that pass found, borrowed from the message |
 //! | [`name`] | service names, shard ids, epochs, connection ids |
+//! | [`pattern`] | several names or targets at once |
 //! | [`target`] | who a proxied message is for |
 //! | [`op`] | the ops: what services ask, what the gateway answers |
 //! | [`error`] | why something was refused |
@@ -25,6 +26,7 @@ pub mod error;
 pub mod frame;
 pub mod name;
 pub mod op;
+pub mod pattern;
 pub mod reader;
 pub mod scan;
 pub mod target;

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
 use crate::actors::gateway::{DiscordAnswered, Drain, Gateway};
+use crate::auth::Auth;
 use crate::config::{Config, ShardCount};
 use crate::discord;
 use crate::http;
@@ -47,6 +48,7 @@ const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// `found` comes from [`find`] with the same settings. To be called in an actix system.
 pub async fn run(
     config: Config,
+    auth: Auth,
     found: Found,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -58,6 +60,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(()),
     };
     let config = Arc::new(config);
+    let auth = Arc::new(auth);
     let shared = Arc::new(Shared::new(config.max_account_names, config.mailbox_total_bytes));
     let restored =
         found.restore(&config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
@@ -65,12 +68,18 @@ pub async fn run(
     let (gateway_arbiter, allocator_arbiter) = (Arbiter::new(), Arbiter::new());
     let (close_all, closing) = watch::channel(false);
     let accounts = routes.clone();
-    let gateway =
-        Gateway::new(config.clone(), routes.clone(), close_all, restored, allocator_arbiter.handle());
+    let gateway = Gateway::new(
+        config.clone(),
+        auth.clone(),
+        routes.clone(),
+        close_all,
+        restored,
+        allocator_arbiter.handle(),
+    );
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
     follow_discord(discord, gateway.clone());
-    let entrance = Data::new(Entrance::new(config.clone(), gateway.clone(), routes, closing));
+    let entrance = Data::new(Entrance::new(config.clone(), auth, gateway.clone(), routes, closing));
     log::info!("listening on {}", listener.local_addr()?);
     let room = actix_rt::spawn(keep_waiting_room(entrance.clone().into_inner()));
     let server = start_server(&config, listener, entrance)?;
@@ -130,6 +139,7 @@ fn start_server(
         App::new()
             .app_data(entrance.clone())
             .app_data(hosts.clone())
+            .wrap(from_fn(http::permission::permission))
             .wrap(from_fn(http::guard::guard))
             .configure(http::routes)
     })

@@ -5,6 +5,8 @@ pub mod account;
 pub mod audit;
 pub mod backlog;
 pub mod gauge;
+pub mod grant;
+pub mod guesses;
 pub mod hold;
 pub mod listed;
 pub mod outstanding;

@@ -6,6 +6,7 @@
 
 #[cfg(debug_assertions)]
 mod audit;
+mod credentials;
 mod ends;
 mod identify;
 mod operate;
@@ -20,9 +21,10 @@ use actix::{Actor, Addr, AsyncContext, Context, Supervised, Supervisor};
 use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 
+pub use self::credentials::CredentialsChanged;
 pub use self::ends::{ConnectionEnded, GiveUp, WindowElapsed};
 pub use self::identify::{
-    By, Confirm, FirstMessage, Identified, Identify, PostIdentify, Refusal, SECOND_LOOK,
+    By, Confirm, FirstMessage, Identified, Identify, PostIdentify, Refusal, SECOND_LOOK, unauthorized,
 };
 pub use self::operate::{
     ListServices, OperateShards, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService,
@@ -34,6 +36,7 @@ use super::client_session::{ClientSession, Order};
 use super::link::Link;
 use super::shard_allocator::{self, Restored, ShardAllocator, ShardInput};
 use super::supervision::guard;
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{Presence, PresenceEvent, Watch};
@@ -52,6 +55,7 @@ const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(5);
 /// The actor.
 pub struct Gateway {
     config: Arc<Config>,
+    auth: Arc<Auth>,
     routes: Arc<Routes>,
     registry: Registry<Handle>,
     allocator: Option<Addr<ShardAllocator>>,
@@ -82,6 +86,7 @@ pub struct Handle {
 impl Gateway {
     pub fn new(
         config: Arc<Config>,
+        auth: Arc<Auth>,
         routes: Arc<Routes>,
         close_all: watch::Sender<bool>,
         restored: Restored,
@@ -95,6 +100,7 @@ impl Gateway {
         let (table, filling) = shard_tables(&restored.pool);
         Self {
             config,
+            auth,
             routes,
             registry: Registry::new(settings),
             allocator: None,
@@ -213,6 +219,7 @@ impl Actor for Gateway {
         context.run_interval(HOUSEKEEPING_INTERVAL, |gateway, context| {
             gateway.guarded(context, |gateway, _| gateway.keep_house());
         });
+        self.watch_credentials(context);
         #[cfg(debug_assertions)]
         Self::start_audits(context);
         // After a restart in the middle of a stop, that goes on.

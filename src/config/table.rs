@@ -39,6 +39,15 @@ settings! {
     /// Address and port of HTTP and WebSocket; port 0 picks a free one and logs it.
     "listen" => listen: SocketAddr = Kind::Address { default: "127.0.0.1:7117" };
 
+    /// File of credentials: who may come in, and what they may do. Without it everybody may do
+    /// everything.
+    "credentials" => credentials: Option<PathBuf> = Kind::Path;
+
+    /// Wrong credentials that one address may show in a minute, and at once; beyond it, signed tokens
+    /// from there are not checked for a while.
+    "auth_failures_per_minute" => auth_failures_per_minute: u32 =
+        Kind::number("failures", 1..=1_000_000, 30);
+
     /// Accept an address that other machines can reach although there are no credentials: whoever
     /// reaches the port can then use the gateway.
     "expose_without_credentials" => expose_without_credentials: bool = Kind::Switch;

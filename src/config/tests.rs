@@ -67,6 +67,8 @@ fn the_defaults_are_the_protocols() {
     let config = defaults();
     let expected = Config {
         listen: "127.0.0.1:7117".parse().unwrap(),
+        credentials: None,
+        auth_failures_per_minute: 30,
         expose_without_credentials: false,
         workers: std::thread::available_parallelism().unwrap().get(),
         shards: ShardCount::Stored,
@@ -345,12 +347,12 @@ fn listen_takes_an_address_and_a_port_and_localhost() {
 fn an_address_that_others_reach_is_refused_unless_asked_for() {
     assert_eq!(
         variable(&[("GATEWAY_LISTEN", "0.0.0.0:7117")]).error(),
-        "listen: other machines can reach 0.0.0.0:7117, and there are no credentials yet: anyone who can \
+        "listen: other machines can reach 0.0.0.0:7117, and there are no credentials: anyone who can \
          reach the port would be able to use the gateway; expected a loopback address such as 127.0.0.1, or \
-         --expose-without-credentials to accept that (variable GATEWAY_LISTEN)"
+         --credentials, or --expose-without-credentials to accept that (variable GATEWAY_LISTEN)"
     );
     for reachable in ["10.0.0.1:7117", "[::]:7117", "[::ffff:10.0.0.1]:7117"] {
-        assert!(flag(&[("listen", reachable)]).error().contains("no credentials yet"), "{reachable}");
+        assert!(flag(&[("listen", reachable)]).error().contains("there are no credentials:"), "{reachable}");
         let exposed = [("listen", reachable), ("expose_without_credentials", "true")];
         assert_eq!(flag(&exposed).loaded().config.listen.to_string(), reachable);
     }

@@ -6,8 +6,9 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::{error, json_body};
-use crate::actors::gateway::{PostIdentify, SECOND_LOOK};
+use crate::actors::gateway::{PostIdentify, SECOND_LOOK, unauthorized};
 use crate::networker::entrance::Entrance;
+use crate::networker::websocket::bearer;
 use crate::protocol::envelope::Route;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::Name;
@@ -27,7 +28,15 @@ pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<
         Ok(parsed) => parsed,
         Err(reject) => return answer(&GatewayOp::Reject(reject)),
     };
-    match ask(&entrance, PostIdentify { name, identify, address }).await {
+    let bearer = bearer(request.headers());
+    let grant = match entrance.authenticate(identify.token.as_ref().or(bearer.as_ref()), address) {
+        Ok(grant) => grant,
+        Err(refused) => return answer(&GatewayOp::Reject(unauthorized(refused.retry_after))),
+    };
+    if let Err(reject) = entrance.may_be(&grant, &name) {
+        return answer(&GatewayOp::Reject(reject));
+    }
+    match ask(&entrance, PostIdentify { name, identify, grant, address }).await {
         Ok(Ok(accept)) => answer(&GatewayOp::Accept(accept)),
         Ok(Err(reject)) => answer(&GatewayOp::Reject(reject)),
         Err(_) => error(503, "unavailable", "the gateway is restarting a part of itself; try again"),

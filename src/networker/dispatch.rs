@@ -22,6 +22,7 @@ use crate::protocol::{GATEWAY_NAME, OPCODE_TOPIC};
 use crate::routes::{Routes, ShardTable};
 use crate::state::account::{Amount, End, Entry};
 use crate::state::gauge::Refused;
+use crate::state::grant::Grant;
 use crate::state::parcel::OpenParcel;
 use crate::state::route::{Identity, Route};
 
@@ -61,6 +62,8 @@ pub(crate) struct Wishes {
 /// A target that was found before.
 struct Line {
     route: Arc<Route>,
+    /// Whether it may be sent to by its name, and not only as the holder of a shard.
+    is_permitted: bool,
     entry: Entry,
     open: Option<OpenParcel>,
 }
@@ -72,6 +75,7 @@ pub(crate) struct Dispatcher {
     routes: Arc<Routes>,
     limits: MessageLimits,
     wishes: Wishes,
+    grant: Arc<Grant>,
     version: u64,
     shards: Arc<ShardTable>,
     lines: Vec<Line>,
@@ -91,6 +95,7 @@ impl Dispatcher {
         routes: Arc<Routes>,
         limits: MessageLimits,
         wishes: Wishes,
+        grant: Arc<Grant>,
     ) -> Self {
         let (version, shards) = (routes.version(), routes.shards());
         Self {
@@ -99,6 +104,7 @@ impl Dispatcher {
             routes,
             limits,
             wishes,
+            grant,
             version,
             shards,
             lines: Vec::new(),
@@ -223,17 +229,25 @@ impl Dispatcher {
 
     /// The line of the service that a target means now.
     fn resolve(&mut self, spelling: &str) -> Result<usize, (ErrorCode, &'static str)> {
-        if self.lines.get(self.last).is_some_and(|line| line.route.name().as_str() == spelling) {
+        let is_it = |line: &Line| line.is_permitted && line.route.name().as_str() == spelling;
+        if self.lines.get(self.last).is_some_and(is_it) {
             return Ok(self.last);
         }
-        let shard = match Target::parse(spelling) {
-            Some(Target::Service(name)) => {
+        let target = Target::parse(spelling).ok_or(BAD_TARGET)?;
+        if let Some(line) = self.by_name.get(spelling).filter(|line| self.lines[**line].is_permitted) {
+            self.last = *line;
+            return Ok(self.last);
+        }
+        if !self.grant.may_send_to(spelling) {
+            return Err(FORBIDDEN);
+        }
+        let shard = match target {
+            Target::Service(name) => {
                 self.last = self.line(name).ok_or(NO_SUCH_SERVICE)?;
                 return Ok(self.last);
             }
-            Some(Target::Shard(shard_id)) => shard_id,
-            Some(Target::Guild(snowflake)) => shard_of_guild(snowflake, self.shards.shard_count()),
-            None => return Err(BAD_TARGET),
+            Target::Shard(shard_id) => shard_id,
+            Target::Guild(snowflake) => shard_of_guild(snowflake, self.shards.shard_count()),
         };
         self.line_of_shard(shard)
     }
@@ -256,7 +270,8 @@ impl Dispatcher {
         }
         let entry = self.own.entry(Some(route.name()));
         self.by_name.insert(route.name().clone(), self.lines.len());
-        self.lines.push(Line { route, entry, open: None });
+        let is_permitted = self.grant.may_send_to(name);
+        self.lines.push(Line { route, is_permitted, entry, open: None });
         Some(self.lines.len() - 1)
     }
 
@@ -394,6 +409,8 @@ const NO_SUCH_SERVICE: (ErrorCode, &str) =
 const NO_SUCH_SHARD: (ErrorCode, &str) = (ErrorCode::NoSuchShard, "no service holds that shard");
 const MAILBOX_FULL: (ErrorCode, &str) =
     (ErrorCode::MailboxFull, "the mailbox is full (mailbox_messages, mailbox_bytes or mailbox_total_bytes)");
+const FORBIDDEN: (ErrorCode, &str) =
+    (ErrorCode::Forbidden, "this service's credential does not permit the target");
 const BAD_TARGET: (ErrorCode, &str) =
     (ErrorCode::Malformed, "a target must be a service's name, shard/<id> or guild/<snowflake>");
 

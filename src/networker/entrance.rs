@@ -6,6 +6,7 @@
 //! WebSockets and never identifies. So all of these are bounded together, by `max_unidentified`.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,11 +17,16 @@ use actix::Addr;
 use actix_web::dev::Extensions;
 use tokio::sync::{Semaphore, watch};
 
-use crate::actors::gateway::Gateway;
+use crate::actors::gateway::{CredentialsChanged, Gateway};
+use crate::auth::file::FileError;
+use crate::auth::{Auth, Shown, Unauthorized};
 use crate::config::Config;
-use crate::protocol::name::ConnectionId;
+use crate::protocol::error::RejectCode;
+use crate::protocol::name::{ConnectionId, Name};
+use crate::protocol::op::{Hidden, Reject};
 use crate::routes::Routes;
 use crate::socket::Socket;
+use crate::state::grant::Grant;
 use crate::state::tally::{ConnectionTally, Turned};
 use crate::state::waiting_room::WaitingRoom;
 
@@ -33,6 +39,7 @@ const REPORTS_AT_ONCE: usize = 8;
 /// What every connection needs of the gateway.
 pub(crate) struct Entrance {
     pub(crate) config: Arc<Config>,
+    pub(crate) auth: Arc<Auth>,
     pub(crate) gateway: Addr<Gateway>,
     pub(crate) routes: Arc<Routes>,
     /// Large answers over HTTP that may be under way at once.
@@ -53,6 +60,7 @@ struct Visitor {
 impl Entrance {
     pub(crate) fn new(
         config: Arc<Config>,
+        auth: Arc<Auth>,
         gateway: Addr<Gateway>,
         routes: Arc<Routes>,
         closing: watch::Receiver<bool>,
@@ -60,6 +68,7 @@ impl Entrance {
         let unidentified = Mutex::new(WaitingRoom::new(config.max_unidentified));
         Self {
             config,
+            auth,
             gateway,
             routes,
             reports: Arc::new(Semaphore::new(REPORTS_AT_ONCE)),
@@ -86,6 +95,48 @@ impl Entrance {
             // An error means that the gateway is gone: then too.
             let _ = closing.wait_for(|closing| *closing).await;
         }
+    }
+
+    /// What the token permits, or everybody's rights where no credentials are in use. A failure is
+    /// counted and logged, without the token.
+    pub(crate) fn authenticate(
+        &self,
+        token: Option<&Hidden>,
+        address: IpAddr,
+    ) -> Result<Arc<Grant>, Unauthorized> {
+        let shown = Shown { token: token.map(Hidden::reveal) };
+        self.auth.authenticate(shown, address).inspect_err(|unauthorized| {
+            if unauthorized.retry_after.is_some() {
+                self.turn_away(Turned::TooManyFailures);
+            } else {
+                self.turn_away(Turned::Unauthorized);
+                log::warn!("{address} showed no valid credential");
+            }
+        })
+    }
+
+    /// Reads the credentials anew; who has none that stands has to go. How many there are.
+    pub(crate) fn reload(&self) -> Result<usize, FileError> {
+        let read = self.auth.reload();
+        match &read {
+            Ok(credentials) => {
+                log::info!("the credentials were read anew: {credentials}");
+                self.gateway.do_send(CredentialsChanged);
+            }
+            Err(error) => log::error!("{error}; those before stay in use"),
+        }
+        read
+    }
+
+    /// Whether the credential may take the name.
+    pub(crate) fn may_be(&self, grant: &Grant, name: &Name) -> Result<(), Reject> {
+        if grant.may_be(name.as_str()) {
+            return Ok(());
+        }
+        self.turn_away(Turned::Forbidden);
+        log::warn!("the credential {} may not take the name {name}", grant.id);
+        let message = "this credential may not take this name".to_owned();
+        Err(Reject { code: RejectCode::Forbidden, message, retry_after_ms: None })
     }
 
     /// Ids grow: of two connections the later has the higher one.

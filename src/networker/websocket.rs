@@ -10,7 +10,7 @@ mod open;
 mod ops;
 mod pause;
 
-pub(crate) use self::open::{NoHandshake, Opening, open};
+pub(crate) use self::open::{NoHandshake, Opening, bearer, open};
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -36,7 +36,8 @@ use crate::protocol::close::Close;
 use crate::protocol::error::{ErrorCode, RejectCode};
 use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
-use crate::protocol::op::{self, Ack, GatewayOp, Reject, ServiceOp};
+use crate::protocol::op::{self, Ack, GatewayOp, Hidden, Reject, ServiceOp};
+use crate::state::grant::Grant;
 use crate::state::hold::HoldBudget;
 use crate::state::rate::Rate;
 use crate::state::registry::Ended;
@@ -50,6 +51,8 @@ pub(crate) struct Connection {
     life: Arc<Life>,
     address: IpAddr,
     opening: Opening,
+    /// The token that came with the handshake.
+    bearer: Option<Hidden>,
     bursts: Option<Bursts>,
     gate: Rc<Gate>,
     outgoing: Rc<RefCell<Outgoing>>,
@@ -98,6 +101,7 @@ enum Stage {
 struct Service {
     dispatcher: Dispatcher,
     session: Addr<ClientSession>,
+    grant: Arc<Grant>,
     is_confirmed: bool,
 }
 
@@ -121,13 +125,20 @@ const TURN: Duration = Duration::from_micros(500);
 const LOOK_AT_CLOCK: usize = 64;
 
 impl Connection {
-    fn new(entrance: Arc<Entrance>, arrival: Rc<Arrival>, address: IpAddr, opening: Opening) -> Self {
+    fn new(
+        entrance: Arc<Entrance>,
+        arrival: Rc<Arrival>,
+        address: IpAddr,
+        opening: Opening,
+        bearer: Option<Hidden>,
+    ) -> Self {
         Self {
             id: entrance.mint_id(),
             life: Arc::new(Life::new(arrival.socket().clone())),
             arrival,
             address,
             opening,
+            bearer,
             bursts: None,
             gate: Rc::default(),
             outgoing: Rc::default(),

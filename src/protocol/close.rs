@@ -23,6 +23,9 @@ pub enum Close {
     NotIdentified,
     /// IDENTIFY was answered with REJECT: its code says whether to try again.
     Rejected,
+    /// The credential that it identified with is not valid any more, or permits other things now. Get a
+    /// new one, or identify again.
+    Revoked,
     /// Too little was taken in `stuck_ms` while more was waiting. Reconnect.
     TooSlow,
     /// Nothing came for three intervals of `heartbeat_ms`. Reconnect.
@@ -41,7 +44,7 @@ pub enum Close {
 pub const LEAVES_FOR_GOOD: u16 = 4000;
 
 impl Close {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Left,
         Self::Lost,
         Self::ProtocolError,
@@ -51,6 +54,7 @@ impl Close {
         Self::Restart,
         Self::NotIdentified,
         Self::Rejected,
+        Self::Revoked,
         Self::TooSlow,
         Self::Silent,
         Self::Replaced,
@@ -70,7 +74,7 @@ impl Close {
             Self::TooBig => 1009,
             Self::Restart => 1012,
             Self::NotIdentified => 4001,
-            Self::Rejected => 4003,
+            Self::Rejected | Self::Revoked => 4003,
             Self::TooSlow => 4008,
             Self::Silent => 4009,
             Self::Replaced => 4010,
@@ -91,6 +95,7 @@ impl Close {
             Self::Restart => "the gateway restarts; reconnect after a random delay",
             Self::NotIdentified => "the first message must be IDENTIFY, within identify_timeout_ms",
             Self::Rejected => "rejected; the REJECT before this says why",
+            Self::Revoked => "the credential has expired, was revoked, or permits other things now",
             Self::TooSlow => "less than min_drain_bytes was taken in stuck_ms while more was waiting",
             Self::Silent => "nothing came for three times heartbeat_ms",
             Self::Replaced => "another connection resumed this session",

@@ -34,10 +34,12 @@ pub enum ErrorCode {
     NotShardHolder,
     /// A claim with a `shard_count` of no living generation.
     StaleShard,
+    /// The service's credential does not permit that target or op.
+    Forbidden,
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Malformed,
         Self::TooLarge,
         Self::UnroutableTopic,
@@ -53,6 +55,7 @@ impl ErrorCode {
         Self::Expired,
         Self::NotShardHolder,
         Self::StaleShard,
+        Self::Forbidden,
     ];
 
     /// The word on the wire.
@@ -73,6 +76,7 @@ impl ErrorCode {
             Self::Expired => "expired",
             Self::NotShardHolder => "not_shard_holder",
             Self::StaleShard => "stale_shard",
+            Self::Forbidden => "forbidden",
         }
     }
 }

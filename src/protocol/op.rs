@@ -107,13 +107,34 @@ pub enum FaultIn {
     Budget,
 }
 
+/// A secret that a service sent. Shown by no `Debug`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(String);
+
+impl Hidden {
+    pub fn new(secret: impl Into<String>) -> Self {
+        Self(secret.into())
+    }
+
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Hidden(…)")
+    }
+}
+
 /// `d` of IDENTIFY. `meta` is accepted and not kept.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Identify {
-    /// A credential. Nothing checks it yet.
-    pub token: Option<String>,
+    /// A credential.
+    pub token: Option<Hidden>,
     /// The secret of the session to take over.
-    pub session: Option<String>,
+    pub session: Option<Hidden>,
     /// Whether deliveries are to be numbered until acknowledged.
     #[serde(default, deserialize_with = "null_is_default")]
     pub ack: bool,

@@ -5,8 +5,10 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::grant::Grant;
 use super::secret::Secret;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
@@ -34,6 +36,8 @@ pub struct Claim<'a> {
     /// The session secret that was shown, if any.
     pub session: Option<&'a str>,
     pub address: IpAddr,
+    /// What its credential permits.
+    pub grant: &'a Arc<Grant>,
 }
 
 /// What an operator asked of a service.
@@ -68,6 +72,8 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Known<H> {
     pub handle: H,
+    /// What the credential permits that it identified with last.
+    pub grant: Arc<Grant>,
     pub group: Option<Name>,
     /// Since when it is up, or away.
     pub since: Instant,
@@ -101,6 +107,7 @@ struct Hold {
     /// The session secret told with the ticket.
     session: Secret,
     address: IpAddr,
+    grant: Arc<Grant>,
     until: Instant,
     identify: Identify,
 }
@@ -198,29 +205,27 @@ impl<H> Registry<H> {
         session: Secret,
         now: Instant,
     ) {
-        let hold = Hold { ticket, session, address: claim.address, until: now + TICKET_LIFE, identify };
-        self.holds.insert(claim.name.clone(), hold);
+        let Claim { name, address, grant, .. } = claim;
+        let until = now + TICKET_LIFE;
+        let hold = Hold { ticket, session, address, grant: grant.clone(), until, identify };
+        self.holds.insert(name.clone(), hold);
     }
 
-    /// The name and IDENTIFY that a ticket stands for; it is used up.
-    pub fn redeem(&mut self, ticket: &str, now: Instant) -> Option<(Name, Identify, Secret)> {
-        let live = |hold: &Hold| hold.until > now && hold.ticket.is(ticket);
+    /// What a ticket stands for; it is used up. Who shows a credential beside it must have asked for it
+    /// with the same one.
+    pub fn redeem(&mut self, ticket: &str, shown: Option<&Grant>, now: Instant) -> Option<(Name, Redeemed)> {
+        let is_own = |hold: &Hold| shown.is_none_or(|shown| shown.id == hold.grant.id);
+        let live = |hold: &Hold| hold.until > now && hold.ticket.is(ticket) && is_own(hold);
         let name = self.holds.iter().find(|(_, hold)| live(hold)).map(|(name, _)| name.clone())?;
         let hold = self.holds.remove(&name)?;
-        Some((name, hold.identify, hold.session))
+        Some((name, hold.into()))
     }
 
-    /// The IDENTIFY of the ticket that is out for the name to that address; it is used up. For a
-    /// service that knows no tickets.
-    pub fn redeem_by_address(
-        &mut self,
-        name: &Name,
-        address: IpAddr,
-        now: Instant,
-    ) -> Option<(Identify, Secret)> {
-        self.hold(name, now).filter(|hold| hold.address == address)?;
-        let hold = self.holds.remove(name)?;
-        Some((hold.identify, hold.session))
+    /// The ticket that is out for the name to that address; it is used up. For a service that knows no
+    /// tickets, where no credentials are in use.
+    pub fn redeem_by_address(&mut self, name: &Name, address: IpAddr, now: Instant) -> Option<Redeemed> {
+        self.hold(name, now).filter(|hold| hold.grant.is_open() && hold.address == address)?;
+        self.holds.remove(name).map(Redeemed::from)
     }
 
     /// Gives a [checked](Self::check) name to a connection, with the handle that its session has
@@ -237,6 +242,7 @@ impl<H> Registry<H> {
         let stopping = before.as_ref().filter(|_| is_live).and_then(|before| before.stopping);
         let known = Known {
             handle,
+            grant: taken.grant,
             group: taken.group,
             since: before.as_ref().filter(|_| is_live).map_or(now, |before| before.since),
             stopping: stopping.filter(|stopping| *stopping == Stopping::Shutdown),
@@ -307,6 +313,11 @@ impl<H> Registry<H> {
         self.holds.retain(|_, hold| hold.until > now);
     }
 
+    /// Forgets tickets whose credential does not stand any more.
+    pub fn void_holds(&mut self, stands: impl Fn(&Grant) -> bool) {
+        self.holds.retain(|_, hold| stands(&hold.grant));
+    }
+
     fn hold(&self, name: &Name, now: Instant) -> Option<&Hold> {
         self.holds.get(name).filter(|hold| hold.until > now)
     }
@@ -317,6 +328,7 @@ impl<H> Registry<H> {
 pub struct Taken<'a> {
     pub name: &'a Name,
     pub connection: ConnectionId,
+    pub grant: Arc<Grant>,
     pub group: Option<Name>,
     /// The secret that the ACCEPT of this connection tells.
     pub secret: Secret,
@@ -325,8 +337,30 @@ pub struct Taken<'a> {
 }
 
 impl Hold {
+    /// Whether it is the claim's own: asked for with the same credential or, where none are in use,
+    /// from the same address.
     fn is_for(&self, claim: Claim<'_>) -> bool {
-        self.address == claim.address || claim.session.is_some_and(|text| self.session.is(text))
+        let is_same = if claim.grant.is_open() {
+            self.address == claim.address
+        } else {
+            self.grant.id == claim.grant.id
+        };
+        is_same || claim.session.is_some_and(|text| self.session.is(text))
+    }
+}
+
+/// What was kept with a ticket.
+#[derive(Debug)]
+pub struct Redeemed {
+    pub identify: Identify,
+    /// The session secret told with it.
+    pub session: Secret,
+    pub grant: Arc<Grant>,
+}
+
+impl From<Hold> for Redeemed {
+    fn from(hold: Hold) -> Self {
+        Self { identify: hold.identify, session: hold.session, grant: hold.grant }
     }
 }
 
@@ -342,6 +376,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::state::grant::Source;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -356,15 +391,17 @@ mod tests {
         registry: Registry<bool>,
         now: Instant,
         next_connection: u64,
+        /// What those who come have.
+        grant: Arc<Grant>,
     }
 
     impl Door {
         fn new() -> Self {
-            Self { registry: Registry::new(SETTINGS), now: Instant::now(), next_connection: 1 }
+            Self { registry: Registry::new(SETTINGS), now: Instant::now(), next_connection: 1, grant: open() }
         }
 
         fn check(&self, name: &Name, session: Option<&str>, address: IpAddr) -> Result<Finds, RejectCode> {
-            let claim = Claim { name, session, address };
+            let claim = Claim { name, session, address, grant: &self.grant };
             self.registry.check(claim, |hung_up| *hung_up, self.now).map_err(|reject| reject.code)
         }
 
@@ -379,7 +416,8 @@ mod tests {
             self.next_connection += 1;
             let secret = Secret::random().unwrap();
             let told = secret.reveal().to_owned();
-            let taken = Taken { name, connection, group: None, secret, told: None };
+            let grant = self.grant.clone();
+            let taken = Taken { name, connection, grant, group: None, secret, told: None };
             self.registry.take(taken, false, self.now);
             Ok((connection, told))
         }
@@ -388,7 +426,7 @@ mod tests {
             self.check(name, None, address)?;
             let (ticket, session) = (Secret::random().unwrap(), Secret::random().unwrap());
             let told = ticket.reveal().to_owned();
-            let claim = Claim { name, session: None, address };
+            let claim = Claim { name, session: None, address, grant: &self.grant };
             self.registry.hold_name(claim, Identify::default(), ticket, session, self.now);
             Ok(told)
         }
@@ -396,6 +434,14 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::new(text).unwrap()
+    }
+
+    fn open() -> Arc<Grant> {
+        Arc::new(Grant::everything())
+    }
+
+    fn credential(id: &str) -> Arc<Grant> {
+        Arc::new(Grant { id: id.into(), source: Source::Entry { token: None }, ..Grant::everything() })
     }
 
     #[test]
@@ -439,12 +485,39 @@ mod tests {
             "the address that asked may come without it"
         );
         assert!(door.registry.redeem_by_address(&a, ELSEWHERE, door.now).is_none());
-        assert_eq!(door.registry.redeem(&ticket, door.now).map(|(name, ..)| name), Some(a.clone()));
-        assert!(door.registry.redeem(&ticket, door.now).is_none(), "it is used up");
+        assert_eq!(door.registry.redeem(&ticket, None, door.now).map(|(name, ..)| name), Some(a.clone()));
+        assert!(door.registry.redeem(&ticket, None, door.now).is_none(), "it is used up");
         let late = door.hold(&a, HERE).unwrap();
         door.now += TICKET_LIFE;
-        assert!(door.registry.redeem(&late, door.now).is_none(), "it is too old");
+        assert!(door.registry.redeem(&late, None, door.now).is_none(), "it is too old");
         assert_eq!(door.check(&a, None, ELSEWHERE), Ok(Finds::Nothing));
+    }
+
+    #[test]
+    fn a_ticket_is_its_credentials_and_no_address_stands_for_one() {
+        let mut door = Door::new();
+        let a = name("a");
+        door.grant = credential("own");
+        let ticket = door.hold(&a, HERE).unwrap();
+        assert_eq!(door.check(&a, None, ELSEWHERE), Ok(Finds::Nothing), "the credential may be anywhere");
+        assert!(door.registry.redeem_by_address(&a, HERE, door.now).is_none());
+        let other = credential("other");
+        assert!(door.registry.redeem(&ticket, Some(&other), door.now).is_none());
+        door.grant = other;
+        assert_eq!(door.check(&a, None, HERE), Err(RejectCode::AlreadyConnected));
+        let own = credential("own");
+        let (_, redeemed) = door.registry.redeem(&ticket, Some(&own), door.now).unwrap();
+        assert_eq!(redeemed.grant, own);
+        assert!(door.registry.redeem(&ticket, Some(&own), door.now).is_none());
+    }
+
+    #[test]
+    fn a_ticket_ends_with_its_credential() {
+        let mut door = Door::new();
+        door.grant = credential("own");
+        let ticket = door.hold(&name("a"), HERE).unwrap();
+        door.registry.void_holds(|grant| &*grant.id != "own");
+        assert!(door.registry.redeem(&ticket, None, door.now).is_none());
     }
 
     #[test]

@@ -149,6 +149,12 @@ kinds! {
         NoDescriptor = "no_descriptor",
         /// The body of a request took longer than `handshake_timeout_ms`.
         SlowBody = "slow_body",
+        /// What it showed was no valid credential.
+        Unauthorized = "unauthorized",
+        /// Likewise, and too many came from its address to look at it: `auth_failures_per_minute`.
+        TooManyFailures = "too_many_failures",
+        /// Its credential does not permit that name or that request.
+        Forbidden = "forbidden",
         /// `Host`, `Origin` or the URL showed that a web page is behind it.
         ForeignPage = "foreign_page",
     }

@@ -6,6 +6,7 @@ mod architecture;
 mod bot;
 #[cfg(feature = "fault-injection")]
 mod chaos;
+mod credentials;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod fuzz;

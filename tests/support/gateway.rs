@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{PATIENCE, Service, eventually};
+use super::{PATIENCE, Service, eventually, secrets};
 
 pub(crate) struct Gateway {
     child: Child,
@@ -146,11 +146,19 @@ impl Gateway {
         for header in headers {
             write!(request, "{header}\r\n").unwrap();
         }
+        let request = format!("{request}\r\n{body}");
+        secrets::learn(self.address.port(), &request);
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.write_all(format!("{request}\r\n{body}").as_bytes()).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
+        if path == "/gateway" {
+            secrets::learn(self.address.port(), &answer);
+        } else {
+            let leaked = secrets::leaked(self.address.port(), &answer);
+            assert_eq!(leaked, None, "{method} {path} tells a secret: {answer}");
+        }
         answer
     }
 
@@ -226,6 +234,12 @@ impl Drop for Gateway {
         if thread::panicking() || is_wrong {
             eprintln!("--- the gateway's log\n{}---", self.log());
         }
+        let leaked = secrets::leaked(self.address.port(), &self.log());
+        assert!(
+            thread::panicking() || leaked.is_none(),
+            "a secret stands in the log: {leaked:?}\n{}",
+            self.log()
+        );
         assert!(thread::panicking() || !is_wrong, "the account and the mailboxes differ, see the log");
     }
 }

@@ -3,6 +3,7 @@
 mod events;
 mod gateway;
 mod network;
+pub(crate) mod secrets;
 mod service;
 
 use std::time::Duration;

@@ -10,7 +10,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, socko
 use nix::sys::time::TimeSpec;
 use serde_json::{Value, json};
 
-use super::PATIENCE;
+use super::{PATIENCE, secrets};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -71,13 +71,18 @@ impl Service {
 
     /// The handshake; what else was answered.
     pub(crate) fn try_open(address: SocketAddr, path: &str) -> Result<Self, String> {
+        Self::try_open_with(address, path, "")
+    }
+
+    /// As [`try_open`](Self::try_open), with header lines, each with its end.
+    pub(crate) fn try_open_with(address: SocketAddr, path: &str, headers: &str) -> Result<Self, String> {
         let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
         );
         setsockopt(&stream, sockopt::ReceiveTimestampns, &true).unwrap();
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
@@ -354,6 +359,9 @@ impl Service {
 
     fn note(&mut self, what: &str, first: u8, payload: &[u8]) {
         let shown = String::from_utf8_lossy(&payload[..payload.len().min(300)]);
+        if let Ok(gateway) = self.stream.peer_addr() {
+            secrets::learn(gateway.port(), &shown);
+        }
         self.transcript.push(format!("{what} {first:#04x} ({} bytes) {shown}", payload.len()));
     }
 }

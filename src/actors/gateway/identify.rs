@@ -15,9 +15,10 @@ use crate::protocol::VERSION;
 use crate::protocol::close::Close;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
-use crate::protocol::op::{self, Accept, PresenceEvent, Reject, Ticket};
+use crate::protocol::op::{self, Accept, Hidden, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
-use crate::state::registry::{Claim, Finds, Known, TICKET_LIFE, Taken};
+use crate::state::grant::Grant;
+use crate::state::registry::{Claim, Finds, Known, Redeemed, TICKET_LIFE, Taken};
 use crate::state::route::Route;
 use crate::state::secret::Secret;
 use crate::state::shards::Input;
@@ -37,6 +38,8 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 #[rtype(result = "()")]
 pub struct Identify {
     pub by: By,
+    /// What the credential permits that was shown. `None`: none was, it is the ticket's.
+    pub grant: Option<Arc<Grant>>,
     pub link: Link,
     pub address: IpAddr,
     /// The thread that serves the connection: a new session goes there too.
@@ -55,7 +58,7 @@ pub enum By {
         told: Option<Secret>,
     },
     /// A ticket in its URL.
-    Ticket(String),
+    Ticket(Hidden),
     /// Nothing but `s` of its first message, a name that its address may hold a ticket for.
     Name(Name),
 }
@@ -87,6 +90,7 @@ pub struct FirstMessage {
     pub acks: bool,
     pub session: Addr<ClientSession>,
     pub route: Arc<Route>,
+    pub grant: Arc<Grant>,
 }
 
 impl Handler<Identify> for Gateway {
@@ -104,15 +108,33 @@ impl Handler<Identify> for Gateway {
 struct Applicant {
     name: Name,
     identify: op::Identify,
+    grant: Arc<Grant>,
     /// The session secret that came with its ticket.
     told: Option<Secret>,
 }
 
+impl Applicant {
+    fn of(name: Name, redeemed: Redeemed) -> Self {
+        let Redeemed { identify, session, grant } = redeemed;
+        Self { name, identify, grant, told: Some(session) }
+    }
+}
+
+/// The answer to a credential that is missing or wrong; which of them is not told.
+pub fn unauthorized(retry_after: Option<Duration>) -> Reject {
+    let message = match retry_after {
+        None => "a valid credential is needed: `token` of IDENTIFY, or Authorization: Bearer",
+        Some(_) => "too many wrong credentials came from this address (auth_failures_per_minute)",
+    };
+    let retry_after_ms = retry_after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+    Reject { code: RejectCode::Unauthorized, message: message.to_owned(), retry_after_ms }
+}
+
 impl Gateway {
     fn identify(&mut self, message: Identify, context: &mut Context<Self>) {
-        let Identify { by, link, address, arbiter, reply } = message;
+        let Identify { by, grant, link, address, arbiter, reply } = message;
         let accepted = self
-            .applicant(by, address, Instant::now())
+            .applicant(by, grant, address, Instant::now())
             .and_then(|applicant| self.admit(applicant, address, link, &arbiter, context));
         reply.do_send(Identified(accepted));
     }
@@ -125,7 +147,12 @@ impl Gateway {
         arbiter: &ArbiterHandle,
         context: &mut Context<Self>,
     ) -> Result<FirstMessage, Refusal> {
-        let claim = Claim { name: &applicant.name, session: applicant.identify.session.as_deref(), address };
+        // The credentials may have changed since it was checked.
+        if !self.auth.stands(&applicant.grant) {
+            return Err(Refusal::Reject(unauthorized(None)));
+        }
+        let Applicant { name, identify, grant, .. } = &applicant;
+        let claim = Claim { name, session: identify.session.as_ref().map(Hidden::reveal), address, grant };
         let now = Instant::now();
         let mut checked = self.registry.check(claim, has_hung_up, now);
         if checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity)
@@ -137,7 +164,7 @@ impl Gateway {
             Ok(finds) => self.accept(applicant, finds, link, arbiter, context).map_err(Refusal::Reject),
             Err(reject) => {
                 log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
-                let Applicant { name, identify, told } = applicant;
+                let Applicant { name, identify, told, .. } = applicant;
                 let is_taken = reject.code == RejectCode::AlreadyConnected;
                 let taken = |reject| Refusal::Taken { by: By::Op { name, identify, told }, reject };
                 Err(if is_taken { taken(reject) } else { Refusal::Reject(reject) })
@@ -164,20 +191,29 @@ impl Gateway {
         !idle.is_empty()
     }
 
-    fn applicant(&mut self, by: By, address: IpAddr, now: Instant) -> Result<Applicant, Refusal> {
+    fn applicant(
+        &mut self,
+        by: By,
+        grant: Option<Arc<Grant>>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<Applicant, Refusal> {
         match by {
-            By::Op { name, identify, told } => Ok(Applicant { name, identify, told }),
+            By::Op { name, identify, told } => {
+                let grant = grant.ok_or_else(|| Refusal::Reject(unauthorized(None)))?;
+                Ok(Applicant { name, identify, grant, told })
+            }
             By::Ticket(ticket) => {
-                let (name, identify, told) = self.registry.redeem(&ticket, now).ok_or_else(|| {
+                let redeemed = self.registry.redeem(ticket.reveal(), grant.as_deref(), now);
+                let (name, redeemed) = redeemed.ok_or_else(|| {
                     let message = "the ticket is not known, used up or older than 30 s".to_owned();
                     Refusal::Reject(Reject { code: RejectCode::Unauthorized, message, retry_after_ms: None })
                 })?;
-                Ok(Applicant { name, identify, told: Some(told) })
+                Ok(Applicant::of(name, redeemed))
             }
             By::Name(name) => {
-                let (identify, told) =
-                    self.registry.redeem_by_address(&name, address, now).ok_or(Refusal::NotIdentified)?;
-                Ok(Applicant { name, identify, told: Some(told) })
+                let redeemed = self.registry.redeem_by_address(&name, address, now);
+                Ok(Applicant::of(name, redeemed.ok_or(Refusal::NotIdentified)?))
             }
         }
     }
@@ -191,7 +227,7 @@ impl Gateway {
         arbiter: &ArbiterHandle,
         context: &mut Context<Self>,
     ) -> Result<FirstMessage, Reject> {
-        let Applicant { name, identify, told } = applicant;
+        let Applicant { name, identify, grant, told } = applicant;
         let secret = random_secret()?;
         let connection = link.id;
         let handle = match self.registry.get(&name) {
@@ -210,12 +246,20 @@ impl Gateway {
         handle.route.set_connection(connection);
         let (session, route) = (handle.session.clone(), handle.route.clone());
         let group = identify.group.as_deref().and_then(|group| Name::new(group).ok());
-        let taken = Taken { name: &name, connection, group: group.clone(), secret: secret.clone(), told };
+        let secret_told = secret.clone();
+        let taken = Taken {
+            name: &name,
+            connection,
+            grant: grant.clone(),
+            group: group.clone(),
+            secret: secret_told,
+            told,
+        };
         self.registry.take(taken, handle, Instant::now());
         self.announce_arrival(&name, group, finds);
         let accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
         self.listed.tell(&name, &accept.shards);
-        Ok(FirstMessage { accept, receipts: identify.receipts, acks: identify.ack, session, route })
+        Ok(FirstMessage { accept, receipts: identify.receipts, acks: identify.ack, session, route, grant })
     }
 
     fn start_session(
@@ -295,6 +339,7 @@ fn random_secret() -> Result<Secret, Reject> {
 pub struct PostIdentify {
     pub name: Name,
     pub identify: op::Identify,
+    pub grant: Arc<Grant>,
     pub address: IpAddr,
 }
 
@@ -309,8 +354,12 @@ impl Handler<PostIdentify> for Gateway {
 impl Gateway {
     fn hold_name(&mut self, message: PostIdentify) -> Result<Accept, Reject> {
         let now = Instant::now();
-        let PostIdentify { name, identify, address } = message;
-        let claim = Claim { name: &name, session: identify.session.as_deref(), address };
+        let PostIdentify { name, identify, grant, address } = message;
+        if !self.auth.stands(&grant) {
+            return Err(unauthorized(None));
+        }
+        let session = identify.session.as_ref().map(Hidden::reveal);
+        let claim = Claim { name: &name, session, address, grant: &grant };
         let finds = self.registry.check(claim, has_hung_up, now)?;
         let (ticket, session) = (random_secret()?, random_secret()?);
         let shown = Ticket {

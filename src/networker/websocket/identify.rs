@@ -1,11 +1,13 @@
 //! How a connection becomes a service.
 
+use std::sync::Arc;
+
 use actix::{ActorFutureExt, AsyncContext, Handler, fut};
 use actix_rt::Arbiter;
 
 use super::{Connection, Ctx, Flow, Link, Service, Stage};
 use crate::actors::client_session::{Attach, Written};
-use crate::actors::gateway::{By, FirstMessage, Identified, Identify, Refusal, SECOND_LOOK};
+use crate::actors::gateway::{By, FirstMessage, Identified, Identify, Refusal, SECOND_LOOK, unauthorized};
 use crate::networker::dispatch::{Dispatcher, Wishes};
 use crate::networker::outgoing;
 use crate::protocol::close::Close;
@@ -14,6 +16,7 @@ use crate::protocol::error::{ErrorCode, RejectCode};
 use crate::protocol::name::Name;
 use crate::protocol::op::{self, GatewayOp, Reject, ServiceOp};
 use crate::protocol::scan::{Limits, scan};
+use crate::state::grant::Grant;
 
 impl Connection {
     /// The first message: IDENTIFY, or any with a name that this address holds a ticket for.
@@ -38,16 +41,41 @@ impl Connection {
 
     /// Asks the gateway, and reads no further until it answers.
     pub(super) fn ask_to_be(&mut self, by: By, context: &mut Ctx) {
+        let grant = match self.authenticate(&by) {
+            Ok(grant) => grant,
+            Err(refusal) => return self.refused(refusal, context),
+        };
         self.stage = Stage::Identifying;
         self.arrival.identifies();
         self.pause();
         self.entrance.gateway.do_send(Identify {
             by,
+            grant,
             link: Link { id: self.id, outbound: context.address().recipient(), life: self.life.clone() },
             address: self.address,
             arbiter: Arbiter::current(),
             reply: context.address().recipient(),
         });
+    }
+
+    /// What its credential permits; `None`: it shows a ticket and nothing else.
+    fn authenticate(&self, by: &By) -> Result<Option<Arc<Grant>>, Refusal> {
+        let (entrance, address) = (&self.entrance, self.address);
+        let check = |token| {
+            entrance.authenticate(token, address).map_err(|refused| unauthorized(refused.retry_after))
+        };
+        match by {
+            By::Op { name, identify, .. } => {
+                let grant =
+                    check(identify.token.as_ref().or(self.bearer.as_ref())).map_err(Refusal::Reject)?;
+                entrance.may_be(&grant, name).map_err(Refusal::Reject)?;
+                Ok(Some(grant))
+            }
+            By::Ticket(_) if self.bearer.is_none() => Ok(None),
+            By::Ticket(_) => check(self.bearer.as_ref()).map(Some).map_err(Refusal::Reject),
+            By::Name(_) if entrance.auth.is_in_use() => Err(Refusal::NotIdentified),
+            By::Name(_) => check(None).map(Some).map_err(Refusal::Reject),
+        }
     }
 
     /// The connection that has the name may be about to end. The wait is here, since the gateway
@@ -72,7 +100,7 @@ impl Connection {
     }
 
     fn accepted(&mut self, first: FirstMessage, context: &mut Ctx) {
-        let FirstMessage { accept, receipts, acks, session, route } = first;
+        let FirstMessage { accept, receipts, acks, session, route, grant } = first;
         if let Some(deadline) = self.deadline.take() {
             context.cancel_future(deadline);
         }
@@ -89,8 +117,9 @@ impl Connection {
             self.entrance.routes.clone(),
             self.limits(),
             Wishes { receipts, acks },
+            grant.clone(),
         );
-        self.stage = Stage::Service(Box::new(Service { dispatcher, session, is_confirmed: false }));
+        self.stage = Stage::Service(Box::new(Service { dispatcher, session, grant, is_confirmed: false }));
         self.go_on(context);
     }
 

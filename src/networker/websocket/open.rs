@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::web::{Data, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actix_web_actors::ws::{self, WebsocketContext};
@@ -13,12 +14,13 @@ use crate::networker::bursts::Bursts;
 use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::networker::outgoing::Body;
 use crate::networker::throttle::Throttle;
+use crate::protocol::op::Hidden;
 use crate::state::tally::Turned;
 
 /// The query of `GET /gateway`.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Opening {
-    pub(super) ticket: Option<String>,
+    pub(super) ticket: Option<Hidden>,
 }
 
 /// The request was no handshake of a WebSocket.
@@ -32,6 +34,14 @@ impl From<ws::HandshakeError> for NoHandshake {
     fn from(error: ws::HandshakeError) -> Self {
         Self { reason: error.to_string(), is_upgrade: matches!(error, ws::HandshakeError::BadWebsocketKey) }
     }
+}
+
+/// The token of `Authorization: Bearer` (RFC 6750 section 2.1), where there is one such header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<Hidden> {
+    let mut values = headers.get_all(AUTHORIZATION);
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| Hidden::new(token.trim()))
 }
 
 /// `GET /gateway`: the handshake.
@@ -57,7 +67,13 @@ pub(crate) fn open(
     Ok(start(
         &mut response,
         payload,
-        Connection::new(entrance.into_inner(), arrival, address, query.into_inner()),
+        Connection::new(
+            entrance.into_inner(),
+            arrival,
+            address,
+            query.into_inner(),
+            bearer(request.headers()),
+        ),
     ))
 }
 

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::{Connection, Ctx, Flow, MAX_OPS, OpPermit, Stage};
 use crate::actors::client_session::{Acknowledged, FromService};
+use crate::protocol::error::ErrorCode;
 use crate::protocol::op::{self, ServiceOp};
 use crate::state::tally::Held;
 
@@ -36,6 +37,12 @@ fn cost_of(op: &ServiceOp) -> u64 {
 
 impl Connection {
     pub(super) fn op(&mut self, op: ServiceOp, context: &mut Ctx) -> Flow {
+        if let Stage::Service(service) = &self.stage
+            && !service.grant.may_use(&op)
+        {
+            let message = "this service's credential does not permit the op";
+            return self.refused_op(op::Error::new(ErrorCode::Forbidden, message), context);
+        }
         let Some(permit) = self.take_permit(context) else { return Flow::Pause { again: true } };
         let cost = cost_of(&op).min(self.entrance.config.max_ops_per_second);
         self.send_op(op, permit);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{OpError, fields};
-use crate::protocol::name;
+use crate::protocol::{name, pattern};
 
 /// `d` of WATCH: a name, or a pattern in which `*` stands for any run of characters.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -25,19 +25,9 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Whether the pattern covers the name. Linear in the name for each `*`.
+    /// Whether the pattern covers the name.
     pub fn matches(&self, name: &str) -> bool {
-        let mut parts = self.services.split('*');
-        let first = parts.next().unwrap_or_default();
-        let Some(mut rest) = name.strip_prefix(first) else { return false };
-        let Some(last) = parts.next_back() else { return rest.is_empty() };
-        for part in parts {
-            match rest.find(part) {
-                Some(at) => rest = &rest[at + part.len()..],
-                None => return false,
-            }
-        }
-        rest.ends_with(last)
+        pattern::covers(&self.services, name)
     }
 }
 

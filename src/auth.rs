@@ -1,0 +1,128 @@
+//! Who may come in, and what they may do: credentials, and how what was shown is held against them.
+//!
+//! Without the setting `credentials` everybody has every right. With it, a service or an operator
+//! shows a token (`token` of IDENTIFY, or `Authorization: Bearer`) and gets the [`Grant`] that goes
+//! with it, or is refused without a word on what was wrong.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`file`](mod@file) | the file of credentials |
+//! | [`token`] | random tokens, of which the file has hashes |
+//! | [`signed`] | tokens that somebody else signed (JWT) |
+//!
+//! What a grant permits is decided where it is asked for, by the rules in [`crate::state::grant`].
+
+pub mod file;
+pub mod signed;
+pub mod token;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+use std::{fs, io};
+
+use self::file::{Credentials, FileError};
+use crate::state::grant::{Grant, Source};
+use crate::state::guesses::Guesses;
+
+/// The credentials in use, which can be read anew while the gateway runs.
+pub struct Auth {
+    /// `None`: none are in use.
+    file: Option<PathBuf>,
+    everything: Arc<Grant>,
+    credentials: RwLock<Arc<Credentials>>,
+    guesses: Mutex<Guesses>,
+}
+
+/// What was shown is no valid credential. It is not said why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unauthorized {
+    /// Too many wrong ones came from that address: so long, none is checked.
+    pub retry_after: Option<Duration>,
+}
+
+impl Auth {
+    /// Reads the file, if there is one. `failures_a_minute` is a setting.
+    pub fn new(file: Option<&Path>, failures_a_minute: u32) -> Result<Self, FileError> {
+        let credentials = file.map(read).transpose()?.unwrap_or_default();
+        Ok(Self {
+            file: file.map(Path::to_owned),
+            everything: Arc::new(Grant::everything()),
+            credentials: RwLock::new(Arc::new(credentials)),
+            guesses: Mutex::new(Guesses::new(failures_a_minute)),
+        })
+    }
+
+    /// Whether credentials are in use.
+    pub fn is_in_use(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// What `shown` permits, or what everybody may where no credentials are in use.
+    pub fn authenticate(&self, shown: Shown<'_>, address: IpAddr) -> Result<Arc<Grant>, Unauthorized> {
+        if !self.is_in_use() {
+            return Ok(self.everything.clone());
+        }
+        let (credentials, now_ms) = (self.current(), unix_ms());
+        // A right one gets in, whatever else comes from its address.
+        if let Some(grant) = credentials.look_up(shown, now_ms) {
+            return Ok(grant);
+        }
+        let retry_after = self.guesses().must_wait(address, Instant::now());
+        if retry_after.is_some() {
+            return Err(Unauthorized { retry_after });
+        }
+        if let Some(grant) = shown.token.and_then(|token| credentials.signed(token)) {
+            return Ok(Arc::new(grant));
+        }
+        self.guesses().note(address, Instant::now());
+        Err(Unauthorized { retry_after: None })
+    }
+
+    /// Whether the grant stands: the file may have been read anew since, or its time be over.
+    pub fn stands(&self, grant: &Grant) -> bool {
+        match &grant.source {
+            Source::Open => !self.is_in_use(),
+            Source::Entry { .. } => {
+                !grant.has_expired(unix_ms())
+                    && self.current().entry(&grant.id).is_some_and(|entry| **entry == *grant)
+            }
+            Source::Signed { key } => !grant.has_expired(unix_ms()) && self.current().has_key(key),
+        }
+    }
+
+    /// Reads the file anew; how many credentials it has. On an error those before stay.
+    pub fn reload(&self) -> Result<usize, FileError> {
+        let Some(path) = &self.file else { return Ok(0) };
+        let credentials = read(path)?;
+        let count = credentials.len();
+        *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
+        Ok(count)
+    }
+
+    fn current(&self) -> Arc<Credentials> {
+        self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn guesses(&self) -> std::sync::MutexGuard<'_, Guesses> {
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What somebody showed.
+#[derive(Clone, Copy, Default)]
+pub struct Shown<'a> {
+    /// A token, whichever way it came.
+    pub token: Option<&'a str>,
+}
+
+fn read(path: &Path) -> Result<Credentials, FileError> {
+    Credentials::read(path, &|path: &Path| -> io::Result<String> { fs::read_to_string(path) })
+}
+
+/// Now, as Unix time in ms.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
