@@ -1,8 +1,11 @@
 //! Changing the number of shards while they run.
 
+use gateway::state::shards::{BudgetRecord, Change};
+use gateway::store::Store;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::{ask, connect, granted};
+use super::{ask, connect, granted, shard};
 use crate::support::{Gateway, Service, eventually};
 
 /// Its shard is 0 of 2 shards, and 2 of 3.
@@ -192,4 +195,54 @@ fn a_dry_run_tells_what_a_reshard_needs_and_does_nothing() {
         assert_eq!((status, &answer["error"]["code"]), (409, &json!("reshard_under_way")));
         assert!(answer["error"]["message"].as_str().unwrap().contains("64"), "{answer}");
     }
+}
+
+/// A gateway with 16 shards that Discord has told of a large bot: its `max_concurrency` is 16, and 24
+/// shards are recommended. (It is told by the store, from an earlier run.)
+fn of_a_large_bot(directory: &tempfile::TempDir) -> Gateway {
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let mut earlier = Gateway::start(&["--shards=16", &data_dir]);
+    connect(&mut earlier.service("a"));
+    earlier.signal(Signal::SIGKILL);
+    earlier.wait();
+    let told = BudgetRecord {
+        recommended_shards: 24,
+        max_concurrency: 16,
+        total: 1000,
+        remaining: 1000,
+        resets_ms: u64::MAX,
+    };
+    Store::open(directory.path()).unwrap().apply(&[Change::Budget(told)]).unwrap();
+    Gateway::start(&[&data_dir])
+}
+
+#[test]
+fn a_large_bot_is_resharded_only_to_what_discord_would_not_close_with_4010() {
+    let directory = tempfile::tempdir().unwrap();
+    let gateway = of_a_large_bot(&directory);
+    for body in [
+        json!({"shard_count": 40}),
+        json!({"shard_count": 17, "mode": "rolling"}),
+        json!({"shard_count": 8, "mode": "immediate"}),
+        json!({"shard_count": 40, "dry_run": true}),
+    ] {
+        let (status, answer) = reshard(&gateway, &body);
+        let message = format!(
+            "`shard_count` must be a multiple of 16, not {}: Discord demands that of a bot with a \
+             `max_concurrency` of 16",
+            body["shard_count"]
+        );
+        let expected = json!({"error": {"code": "not_a_multiple", "message": message}});
+        assert_eq!((status, &answer), (409, &expected), "{body}");
+    }
+    let report = gateway.get_json("/api/v1/shards");
+    assert_eq!((&report["shard_count"], &report["reshard"]), (&json!(16), &Value::Null), "nothing was done");
+    assert_eq!(shard(&gateway, 0)["holder"], "a", "leases stand");
+    // What Discord recommends is a multiple of what it demands, whatever that is.
+    for shard_count in [24, 48, 32] {
+        let (status, plan) = reshard(&gateway, &json!({"shard_count": shard_count, "dry_run": true}));
+        assert_eq!((status, &plan["identifies"]), (200, &json!(shard_count)), "{plan}");
+    }
+    begin(&gateway, &json!({"shard_count": 32}));
+    assert_eq!(gateway.get_json("/api/v1/shards")["reshard"]["shard_count"], 32);
 }
