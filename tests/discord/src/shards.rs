@@ -6,20 +6,23 @@
 //! can be resumed is deposited at the gateway, so that the shard can go on in another process.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use gateway::client::Lease;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
-use twilight_gateway::{ConfigBuilder, Intents, Message, Session, Shard, ShardId};
+use twilight_gateway::{CloseFrame, ConfigBuilder, Intents, Message, Session, Shard, ShardId};
 
-use self::link::Link;
+use self::link::{Claim, Id, Link};
 use self::queue::GatewayQueue;
 
 mod link;
 mod queue;
+
+/// The longest that the end of a session takes.
+const CLOSING: Duration = Duration::from_millis(500);
 
 /// Where the shards connect to, and as what.
 #[derive(Debug, Clone)]
@@ -42,45 +45,54 @@ pub async fn run(bot: Bot, leave: watch::Receiver<bool>) {
     let (link, own) = Link::open(&bot.gateway, &bot.service).await;
     let mut shards = JoinSet::new();
     // Those that this name has still, and as many more as it takes.
-    let ids = own.iter().map(|id| Some(*id)).chain(std::iter::repeat(None)).take(bot.shards.max(own.len()));
-    for id in ids {
-        shards.spawn(run_shard(bot.clone(), link.clone(), id, leave.clone()));
+    let own_or_any = own.iter().map(|id| Claim::Listed(*id)).chain(std::iter::repeat(Claim::Any));
+    for claim in own_or_any.take(bot.shards.max(own.len())) {
+        shards.spawn(run_shard(bot.clone(), link.clone(), claim, leave.clone()));
     }
     while shards.join_next().await.is_some() {}
     link.leave().await;
 }
 
-async fn run_shard(bot: Arc<Bot>, link: Link, own: Option<u32>, mut leave: watch::Receiver<bool>) {
-    let asked = async {
-        match own {
-            // It may be that it can resume, which takes no permit; else the queue asks for one.
-            Some(id) => (link.claim(id, false).await, None),
-            None => (link.connect().await, Some(Instant::now())),
-        }
+async fn run_shard(bot: Arc<Bot>, mut link: Link, claim: Claim, mut leave: watch::Receiver<bool>) {
+    // It may be that one that it has can resume, which takes no permit; else the queue asks for one.
+    let identify = claim == Claim::Any;
+    let lease = tokio::select! {
+        lease = link.lease(claim, identify) => lease,
+        () = is_told(&mut leave) => return,
     };
-    let (lease, permit) = tokio::select! {
-        granted = asked => granted,
-        _ = leave.wait_for(|leave| *leave) => return,
-    };
-    tell(lease.shard_id, "LEASED", &json!(lease.epoch));
-    let mut shard = shard(&bot, &link, &lease, permit);
+    let id = (lease.shard_id, lease.shard_count);
+    tell(id.0, "LEASED", &json!(lease.epoch));
+    let mut shard = shard(&bot, &link, &lease, identify.then(Instant::now));
     loop {
         let message = tokio::select! {
             message = shard.next() => message,
-            _ = leave.wait_for(|leave| *leave) => break link.death(lease.shard_id, None, resume(&shard)),
+            () = link.loses(id) => break close(shard).await,
+            () = is_told(&mut leave) => break link.death(id, None, resume(&shard)),
         };
         match message {
             Some(Ok(Message::Text(text))) => take(&text, &shard, &link),
             Some(Ok(Message::Close(frame))) => {
-                tell(lease.shard_id, "CLOSED", &json!(frame.as_ref().map(|frame| frame.code)));
+                tell(id.0, "CLOSED", &json!(frame.as_ref().map(|frame| frame.code)));
                 if let Some(code) = frame.map(|frame| frame.code).filter(|_| is_fatal(&shard)) {
-                    break link.death(lease.shard_id, Some(code), Value::Null);
+                    break link.death(id, Some(code), Value::Null);
                 }
             }
-            Some(Err(error)) => tell(lease.shard_id, "FAILED", &json!(error.to_string())),
-            None => break link.death(lease.shard_id, None, Value::Null),
+            Some(Err(error)) => tell(id.0, "FAILED", &json!(error.to_string())),
+            None => break link.death(id, None, Value::Null),
         }
     }
+}
+
+/// Ends the session, where it has one now.
+async fn close(mut shard: Shard<GatewayQueue>) {
+    shard.close(CloseFrame::NORMAL);
+    let closed = async { while let Some(Ok(Message::Text(_))) = shard.next().await {} };
+    // Without a connection there is nothing to end, and it makes none.
+    let _ = tokio::time::timeout(CLOSING, closed).await;
+}
+
+async fn is_told(leave: &mut watch::Receiver<bool>) {
+    let _ = leave.wait_for(|leave| *leave).await;
 }
 
 fn is_fatal(shard: &Shard<GatewayQueue>) -> bool {
@@ -88,7 +100,8 @@ fn is_fatal(shard: &Shard<GatewayQueue>) -> bool {
 }
 
 fn shard(bot: &Bot, link: &Link, lease: &Lease, permit: Option<Instant>) -> Shard<GatewayQueue> {
-    let queue = GatewayQueue { link: link.clone(), permit: Arc::new(Mutex::new(permit)) };
+    let id = (lease.shard_id, lease.shard_count);
+    let queue = GatewayQueue { link: link.clone(), id, permit: Arc::new(Mutex::new(permit)) };
     let mut config =
         ConfigBuilder::new(bot.token.clone(), Intents::GUILDS).proxy_url(bot.discord.clone()).queue(queue);
     let left = lease.resume.as_ref().and_then(|left| serde_json::from_str::<Value>(left.get()).ok());
@@ -107,7 +120,7 @@ fn resume(shard: &Shard<GatewayQueue>) -> Value {
 }
 
 fn take(text: &str, shard: &Shard<GatewayQueue>, link: &Link) {
-    let id = shard.id().number();
+    let id: Id = (shard.id().number(), shard.id().total());
     let event: Value = serde_json::from_str(text).unwrap_or_default();
     match event["t"].as_str() {
         Some("READY") => link.state(id, "ready", resume(shard)),
@@ -115,7 +128,7 @@ fn take(text: &str, shard: &Shard<GatewayQueue>, link: &Link) {
         Some(_) => {}
         None => return,
     }
-    tell(id, event["t"].as_str().unwrap_or_default(), &event["d"]["text"]);
+    tell(id.0, event["t"].as_str().unwrap_or_default(), &event["d"]["text"]);
 }
 
 fn tell(shard: u32, event: &str, data: &Value) {

@@ -4,20 +4,27 @@ use std::collections::BTreeSet;
 use std::process::exit;
 use std::time::{Duration, Instant};
 
-use gateway::client::{Accepted, Client, ClientError, Event, Identify, Lease, Op, Receiver, Sender};
+use gateway::client::{
+    Accepted, Client, ClientError, Event, Identify, Lease, Live, Op, Receiver, Revoke, Sender,
+};
 use gateway::protocol::op::Opcode;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-/// An id was taken away: the process must not go on with its Discord session.
-const LOST_A_SHARD: i32 = 3;
+/// The gateway has not been heard for so long that the ids may be another's.
+const LOST_THE_GATEWAY: i32 = 3;
 
 const BETWEEN_TRIES: Duration = Duration::from_millis(100);
+
+/// `shard_id`, `shard_count`: while the bot is resharded, one id has two holders.
+pub(super) type Id = (u32, u32);
 
 /// What the shards use. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Link {
     requests: mpsc::UnboundedSender<Request>,
+    /// All that were taken away.
+    lost: watch::Receiver<BTreeSet<Id>>,
 }
 
 #[derive(Debug)]
@@ -27,10 +34,19 @@ enum Request {
     Leave(oneshot::Sender<()>),
 }
 
+/// Which id is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    Any,
+    /// One that ACCEPT listed, which does not tell of how many.
+    Listed(u32),
+    Held(Id),
+}
+
 /// A `SHARD_CONNECT` that has not been answered yet.
 #[derive(Debug)]
 struct Ask {
-    shard_id: Option<u32>,
+    claim: Claim,
     identify: bool,
     /// Nobody waits where only the lease is claimed anew.
     lease: Option<oneshot::Sender<Lease>>,
@@ -42,40 +58,37 @@ impl Link {
         let (client, accepted) = connect(url, service, Duration::from_secs(30)).await;
         let own = accepted.shards.clone();
         let (requests, requested) = mpsc::unbounded_channel();
+        let (losing, lost) = watch::channel(BTreeSet::new());
         let (url, service) = (url.to_owned(), service.to_owned());
         tokio::spawn(async move {
             let window = Duration::from_millis(accepted.resume_window_ms);
             let (sender, receiver) = client.split();
-            let held = BTreeSet::new();
-            Serving { url, service, window, sender, receiver, requested, asks: Vec::new(), held }
-                .serve()
-                .await;
+            let (asks, held) = (Vec::new(), BTreeSet::new());
+            Serving { url, service, window, sender, receiver, requested, asks, held, losing }.serve().await;
         });
-        (Self { requests }, own)
+        (Self { requests, lost }, own)
     }
 
-    /// Any id, with a permit to IDENTIFY.
-    pub(super) async fn connect(&self) -> Lease {
-        self.ask(None, true).await
-    }
-
-    /// An id that this service has.
-    pub(super) async fn claim(&self, shard_id: u32, identify: bool) -> Lease {
-        self.ask(Some(shard_id), identify).await
-    }
-
-    async fn ask(&self, shard_id: Option<u32>, identify: bool) -> Lease {
+    /// Asks for an id; where `identify` says so, with a permit to IDENTIFY.
+    pub(super) async fn lease(&self, claim: Claim, identify: bool) -> Lease {
         let (lease, leased) = oneshot::channel();
-        let _ = self.requests.send(Request::Connect(Ask { shard_id, identify, lease: Some(lease) }));
+        let _ = self.requests.send(Request::Connect(Ask { claim, identify, lease: Some(lease) }));
         leased.await.expect("the link serves until the process ends")
     }
 
-    pub(super) fn state(&self, shard_id: u32, state: &str, resume: Value) {
-        self.op(Opcode::ShardState, json!({"shard_id": shard_id, "state": state}), resume);
+    /// Returns when the id is taken away: its session must end.
+    pub(super) async fn loses(&mut self, id: Id) {
+        let _ = self.lost.wait_for(|lost| lost.contains(&id)).await;
     }
 
-    pub(super) fn death(&self, shard_id: u32, close_code: Option<u16>, resume: Value) {
-        self.op(Opcode::ShardDeath, json!({"shard_id": shard_id, "close_code": close_code}), resume);
+    pub(super) fn state(&self, id: Id, state: &str, resume: Value) {
+        let fields = json!({"shard_id": id.0, "shard_count": id.1, "state": state});
+        self.op(Opcode::ShardState, fields, resume);
+    }
+
+    pub(super) fn death(&self, id: Id, close_code: Option<u16>, resume: Value) {
+        let fields = json!({"shard_id": id.0, "shard_count": id.1, "close_code": close_code});
+        self.op(Opcode::ShardDeath, fields, resume);
     }
 
     fn op(&self, opcode: Opcode, mut fields: Value, resume: Value) {
@@ -101,7 +114,7 @@ async fn connect(url: &str, service: &str, patience: Duration) -> (Client, Accep
             Ok(connected) => return connected,
             Err(error) if Instant::now() > deadline => {
                 eprintln!("{service}: {error}");
-                exit(LOST_A_SHARD);
+                exit(LOST_THE_GATEWAY);
             }
             Err(_) => tokio::time::sleep(BETWEEN_TRIES).await,
         }
@@ -116,7 +129,8 @@ struct Serving {
     receiver: Receiver,
     requested: mpsc::UnboundedReceiver<Request>,
     asks: Vec<Ask>,
-    held: BTreeSet<u32>,
+    held: BTreeSet<Id>,
+    losing: watch::Sender<BTreeSet<Id>>,
 }
 
 impl Serving {
@@ -150,8 +164,9 @@ impl Serving {
                 self.sender.op(Opcode::ShardConnect, &fields).await
             }
             Request::Op(opcode, fields) => {
-                if let (Opcode::ShardDeath, Some(id)) = (opcode, fields["shard_id"].as_u64()) {
-                    self.held.retain(|held| u64::from(*held) != id);
+                if opcode == Opcode::ShardDeath {
+                    self.held
+                        .retain(|(id, count)| *id != fields["shard_id"] || *count != fields["shard_count"]);
                 }
                 self.sender.op(opcode, &fields).await
             }
@@ -161,38 +176,58 @@ impl Serving {
 
     fn take(&mut self, op: &Op) {
         if op.is(Opcode::ShardAccept) {
-            let lease: Lease = op.read().expect("SHARD_ACCEPT has the protocol's fields");
-            self.held.insert(lease.shard_id);
-            let is_for = |ask: &Ask, id| ask.shard_id == id;
-            let claimed = self.asks.iter().position(|ask| is_for(ask, Some(lease.shard_id)));
-            let answered = claimed.or_else(|| self.asks.iter().position(|ask| is_for(ask, None)));
-            let ask = answered.map(|index| self.asks.remove(index));
-            if let Some(waits) = ask.and_then(|ask| ask.lease) {
-                let _ = waits.send(lease);
-            }
+            self.accept(op.read().expect("SHARD_ACCEPT has the protocol's fields"));
         } else if op.is(Opcode::ShardRevoke) {
-            eprintln!("{}: a shard was revoked: {}", self.service, op.data);
-            exit(LOST_A_SHARD);
+            let Revoke { shard_id, shard_count, reason } =
+                op.read().expect("SHARD_REVOKE has the protocol's fields");
+            super::tell(shard_id, "REVOKED", &json!(shard_count));
+            self.lose((shard_id, shard_count), &reason);
+        } else if op.is(Opcode::ShardLive) {
+            let live: Live = op.read().expect("SHARD_LIVE has the protocol's fields");
+            super::tell(live.shard_id, "LIVE", &json!(live.shard_count));
         } else if !op.is(Opcode::ShardWait) {
             eprintln!("{}: op {}: {}", self.service, op.opcode, op.data);
         }
     }
 
-    /// The shards go on meanwhile; the gateway is told again what they wait for and what they have.
+    fn accept(&mut self, lease: Lease) {
+        let id = (lease.shard_id, lease.shard_count);
+        self.held.insert(id);
+        let asked = |claim| self.asks.iter().position(|ask| ask.claim == claim);
+        let answered =
+            asked(Claim::Held(id)).or_else(|| asked(Claim::Listed(id.0))).or_else(|| asked(Claim::Any));
+        let ask = answered.map(|index| self.asks.remove(index));
+        if let Some(waits) = ask.and_then(|ask| ask.lease) {
+            let _ = waits.send(lease);
+        }
+    }
+
+    fn lose(&mut self, id: Id, reason: &str) {
+        eprintln!("{}: shard {id:?} is lost: {reason}", self.service);
+        self.held.remove(&id);
+        self.asks.retain(|ask| ask.claim != Claim::Held(id));
+        self.losing.send_modify(|lost| {
+            lost.insert(id);
+        });
+    }
+
+    /// The shards go on meanwhile; the gateway is told again what they have and what they wait for.
     async fn reconnect(&mut self, error: &ClientError) {
         eprintln!("{}: the gateway is gone: {error}", self.service);
         loop {
             let (client, accepted) = connect(&self.url, &self.service, self.window).await;
-            if let Some(lost) = self.held.iter().find(|id| !accepted.shards.contains(id)) {
-                eprintln!("{}: the shard id {lost} is lost", self.service);
-                exit(LOST_A_SHARD);
+            for id in self.held.clone().into_iter().filter(|id| !accepted.shards.contains(&id.0)) {
+                self.lose(id, "ACCEPT does not list it");
             }
             (self.sender, self.receiver) = client.split();
             self.asks.retain(|ask| ask.lease.is_some());
-            let held = self.held.iter().filter(|id| !self.asks.iter().any(|ask| ask.shard_id == Some(**id)));
-            let held: Vec<_> =
-                held.map(|id| Ask { shard_id: Some(*id), identify: false, lease: None }).collect();
-            self.asks.extend(held);
+            let is_asked = |id: &Id| self.asks.iter().any(|ask| ask.claim == Claim::Held(*id));
+            let held = self.held.iter().filter(|id| !is_asked(id));
+            let again: Vec<_> =
+                held.map(|id| Ask { claim: Claim::Held(*id), identify: false, lease: None }).collect();
+            // What it has comes first: else the gateway, which takes that for unclaimed, grants it to
+            // those that ask for any id.
+            self.asks.splice(..0, again);
             let mut asked = Ok(());
             for ask in &self.asks {
                 asked = asked.and(self.sender.op(Opcode::ShardConnect, &fields(ask)).await);
@@ -219,8 +254,9 @@ impl Serving {
 }
 
 fn fields(ask: &Ask) -> Value {
-    match ask.shard_id {
-        Some(id) => json!({"shard_id": id, "identify": ask.identify}),
-        None => json!({}),
+    match ask.claim {
+        Claim::Any => json!({}),
+        Claim::Listed(id) => json!({"shard_id": id, "identify": ask.identify}),
+        Claim::Held((id, count)) => json!({"shard_id": id, "shard_count": count, "identify": ask.identify}),
     }
 }

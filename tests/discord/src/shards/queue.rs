@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, oneshot};
 use twilight_gateway::queue::Queue;
 
-use super::link::Link;
+use super::link::{Claim, Id, Link};
 
 /// An older permit than this is not relied on. They are good for `permit_ttl_ms`, 5 s where it is not
 /// set; here it is set to less.
@@ -16,18 +16,19 @@ const FRESH: Duration = Duration::from_millis(1300);
 #[derive(Debug)]
 pub(super) struct GatewayQueue {
     pub(super) link: Link,
+    pub(super) id: Id,
     /// When the permit that came with the lease was given, until it is used.
     pub(super) permit: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Queue for GatewayQueue {
-    fn enqueue(&self, id: u32) -> oneshot::Receiver<()> {
-        let (link, permit) = (self.link.clone(), self.permit.clone());
+    fn enqueue(&self, _: u32) -> oneshot::Receiver<()> {
+        let (link, id, permit) = (self.link.clone(), self.id, self.permit.clone());
         let (permitted, is_permitted) = oneshot::channel();
         tokio::spawn(async move {
             let is_fresh = permit.lock().await.take().is_some_and(|at| at.elapsed() < FRESH);
             if !is_fresh {
-                link.claim(id, true).await;
+                link.lease(Claim::Held(id), true).await;
             }
             if permitted.send(()).is_ok() {
                 link.state(id, "identifying", serde_json::Value::Null);

@@ -3,4 +3,6 @@
 
 mod limits;
 mod processes;
+mod restarts;
 mod shards;
+mod world;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use gateway_discord_tests::{Fake, Settings};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// The longest that anything is waited for.
@@ -49,6 +50,9 @@ pub struct Gateway {
     log: Lines,
 }
 
+/// What a gateway is started with where no flag says otherwise.
+const DEFAULTS: [(&str, &str); 2] = [("--listen", "127.0.0.1:0"), ("--data-dir", "none")];
+
 impl Gateway {
     /// `GATEWAY_BINARY` names it; else it is the one that `cargo build` makes. The token is the fake's
     /// own, unless a flag names the file of another.
@@ -61,10 +65,11 @@ impl Gateway {
         {
             command.env_remove(name);
         }
-        if !flags.iter().any(|flag| flag.starts_with("--discord-token-file")) {
+        let is_set = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
+        if !is_set("--discord-token-file") {
             command.env("GATEWAY_DISCORD_TOKEN", Settings::default().token);
         }
-        command.args(["--listen=127.0.0.1:0", "--data-dir=none"]);
+        command.args(DEFAULTS.iter().filter(|it| !is_set(it.0)).map(|it| format!("{}={}", it.0, it.1)));
         let mut child = command
             .arg(format!("--discord-api={}", fake.api()))
             .args(flags)
@@ -78,14 +83,37 @@ impl Gateway {
         Self { child, log }
     }
 
-    /// The URL for services, once it listens.
-    pub async fn url(&self) -> String {
+    /// Once it listens.
+    pub async fn address(&self) -> String {
         eventually("the gateway listens", || {
             let log = self.log.lock().unwrap();
             let (_, rest) = log.split_once("listening on ")?;
-            Some(format!("ws://{}/gateway", rest.lines().next()?))
+            Some(rest.lines().next()?.to_owned())
         })
         .await
+    }
+
+    /// The URL for services.
+    pub async fn url(&self) -> String {
+        format!("ws://{}/gateway", self.address().await)
+    }
+
+    /// One request with a body of JSON, if any; the status and the answer.
+    pub async fn http(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let address = self.address().await;
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let json = status.zip(serde_json::from_str(body).ok());
+        json.unwrap_or_else(|| panic!("{method} {path}: {answer:?}"))
     }
 
     pub fn log(&self) -> String {
@@ -94,6 +122,11 @@ impl Gateway {
 
     pub async fn wait_for_log(&self, text: &str) {
         eventually(&format!("the log says {text:?}"), || self.log().contains(text).then_some(())).await;
+    }
+
+    /// SIGKILL, and the end of it.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
     }
 
     /// How it ends by itself.
@@ -141,6 +174,11 @@ impl Shards {
     /// Gives all its shards back, and ends.
     pub async fn leave(mut self) {
         drop(self.child.stdin.take());
+        self.ended().await;
+    }
+
+    /// Ends by itself: it has no shard any more.
+    pub async fn ended(&mut self) {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("the shards end").unwrap();
         assert!(ended.success(), "{}: {ended}", self.name);
     }
