@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
 /// The longest that anything is waited for.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Checks again and again until `found` finds something; `what` is told where it does not.
 pub async fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
@@ -164,6 +164,10 @@ impl Shards {
         keep(child.stdout.take().unwrap(), said.clone());
         keep(child.stderr.take().unwrap(), said.clone());
         Self { name: name.to_owned(), child, said }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// SIGKILL, and the end of it.
