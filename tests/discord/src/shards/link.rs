@@ -1,6 +1,6 @@
 //! A process's connection to the gateway, shared by its shards, and made anew where it is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::exit;
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ impl Link {
         tokio::spawn(async move {
             let window = Duration::from_millis(accepted.resume_window_ms);
             let (sender, receiver) = client.split();
-            let (asks, held) = (Vec::new(), BTreeSet::new());
+            let (asks, held) = (Vec::new(), BTreeMap::new());
             Serving { url, service, window, sender, receiver, requested, asks, held, losing }.serve().await;
         });
         (Self { requests, lost }, own)
@@ -129,7 +129,8 @@ struct Serving {
     receiver: Receiver,
     requested: mpsc::UnboundedReceiver<Request>,
     asks: Vec<Ask>,
-    held: BTreeSet<Id>,
+    /// With the last SHARD_STATE of each: a gateway that is killed may not have taken it in.
+    held: BTreeMap<Id, Value>,
     losing: watch::Sender<BTreeSet<Id>>,
 }
 
@@ -164,13 +165,19 @@ impl Serving {
                 self.sender.op(Opcode::ShardConnect, &fields).await
             }
             Request::Op(opcode, fields) => {
-                if opcode == Opcode::ShardDeath {
-                    self.held
-                        .retain(|(id, count)| *id != fields["shard_id"] || *count != fields["shard_count"]);
-                }
+                self.note(opcode, &fields);
                 self.sender.op(opcode, &fields).await
             }
             Request::Leave(_) => Ok(()),
+        }
+    }
+
+    fn note(&mut self, opcode: Opcode, fields: &Value) {
+        let is_same = |id: &Id| json!([id.0, id.1]) == json!([fields["shard_id"], fields["shard_count"]]);
+        if opcode == Opcode::ShardDeath {
+            self.held.retain(|id, _| !is_same(id));
+        } else if let Some((_, state)) = self.held.iter_mut().find(|(id, _)| is_same(id)) {
+            *state = fields.clone();
         }
     }
 
@@ -192,7 +199,7 @@ impl Serving {
 
     fn accept(&mut self, lease: Lease) {
         let id = (lease.shard_id, lease.shard_count);
-        self.held.insert(id);
+        self.held.entry(id).or_default();
         let asked = |claim| self.asks.iter().position(|ask| ask.claim == claim);
         let answered =
             asked(Claim::Held(id)).or_else(|| asked(Claim::Listed(id.0))).or_else(|| asked(Claim::Any));
@@ -216,26 +223,33 @@ impl Serving {
         eprintln!("{}: the gateway is gone: {error}", self.service);
         loop {
             let (client, accepted) = connect(&self.url, &self.service, self.window).await;
-            for id in self.held.clone().into_iter().filter(|id| !accepted.shards.contains(&id.0)) {
+            let is_gone = |id: &Id| !accepted.shards.contains(&id.0);
+            for id in self.held.keys().copied().filter(is_gone).collect::<Vec<_>>() {
                 self.lose(id, "ACCEPT does not list it");
             }
             (self.sender, self.receiver) = client.split();
             self.asks.retain(|ask| ask.lease.is_some());
             let is_asked = |id: &Id| self.asks.iter().any(|ask| ask.claim == Claim::Held(*id));
-            let held = self.held.iter().filter(|id| !is_asked(id));
+            let held = self.held.keys().filter(|id| !is_asked(id));
             let again: Vec<_> =
                 held.map(|id| Ask { claim: Claim::Held(*id), identify: false, lease: None }).collect();
             // What it has comes first: else the gateway, which takes that for unclaimed, grants it to
             // those that ask for any id.
             self.asks.splice(..0, again);
-            let mut asked = Ok(());
-            for ask in &self.asks {
-                asked = asked.and(self.sender.op(Opcode::ShardConnect, &fields(ask)).await);
-            }
-            if asked.is_ok() {
+            if self.tell_again().await.is_ok() {
                 return;
             }
         }
+    }
+
+    async fn tell_again(&mut self) -> Result<(), ClientError> {
+        for ask in &self.asks {
+            self.sender.op(Opcode::ShardConnect, &fields(ask)).await?;
+        }
+        for state in self.held.values().filter(|state| !state.is_null()) {
+            self.sender.op(Opcode::ShardState, state).await?;
+        }
+        Ok(())
     }
 
     async fn leave(mut self, left: oneshot::Sender<()>) {

@@ -150,9 +150,35 @@ pub struct Shards {
     said: Lines,
 }
 
+/// What runs the shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// twilight-gateway, in Rust.
+    Twilight,
+    /// @discordjs/ws, in JavaScript.
+    DiscordJs,
+}
+
+impl Library {
+    /// The process takes what `src/bin/shards.rs` describes, and prints the same.
+    fn command(self) -> Command {
+        match self {
+            Self::Twilight => Command::new(env!("CARGO_BIN_EXE_shards")),
+            Self::DiscordJs => {
+                let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-node-discord");
+                let directory = std::env::var_os("DISCORD_NODE_DIRECTORY").map_or(installed, Into::into);
+                let mut command = Command::new("node");
+                command.arg(directory.join("shards.mjs"));
+                command
+            }
+        }
+    }
+}
+
 impl Shards {
-    pub fn spawn(gateway: &str, fake: &Fake, name: &str, shards: usize) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_shards"))
+    pub fn spawn(library: Library, gateway: &str, fake: &Fake, name: &str, shards: usize) -> Self {
+        let mut child = library
+            .command()
             .args([gateway, &fake.gateway(), &Settings::default().token, name, &shards.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -2,7 +2,7 @@
 
 use gateway_discord_tests::Settings;
 
-use crate::processes::{Gateway, Shards, eventually, fake};
+use crate::processes::{Gateway, Library, Shards, eventually, fake};
 use crate::world::{FAKE_INTERVAL, PACED, World};
 
 /// A day in the life of a bot: it starts, loses connections, is told to reconnect, crashes, is
@@ -54,7 +54,7 @@ async fn without_pacing_discord_would_see_it() {
     let settings = Settings { shards: 4, identify_interval: FAKE_INTERVAL, ..Settings::default() };
     let fake = fake(settings).await;
     let gateway = Gateway::spawn(&fake, &["--shards=auto", "--identify-interval-ms=0"]);
-    let _shards = Shards::spawn(&gateway.url().await, &fake, "process", 4);
+    let _shards = Shards::spawn(Library::Twilight, &gateway.url().await, &fake, "process", 4);
     eventually("a violation", || (!fake.violations().is_empty()).then_some(())).await;
     assert!(fake.violations()[0].contains("of the same key 0"), "{:?}", fake.violations());
 }
@@ -64,7 +64,7 @@ async fn what_discord_wants_nobody_to_try_again_freezes_the_pool() {
     let settings = Settings { shards: 1, identify_interval: FAKE_INTERVAL, ..Settings::default() };
     let fake = fake(settings).await;
     let gateway = Gateway::spawn(&fake, &PACED);
-    let _shards = Shards::spawn(&gateway.url().await, &fake, "process", 1);
+    let _shards = Shards::spawn(Library::Twilight, &gateway.url().await, &fake, "process", 1);
     eventually("the shard is connected", || (fake.connected() == [(0, 1)]).then_some(())).await;
     fake.close_connections(4014);
     gateway.wait_for_log("Discord closed shard 0/1 with 4014").await;

@@ -8,7 +8,7 @@ use gateway_discord_tests::{Fake, Settings};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::processes::{Gateway, Shards, eventually, fake};
+use crate::processes::{Gateway, Library, Shards, eventually, fake};
 
 /// Discord's 5 s, scaled down. The gateway's 5.5 s are scaled less, so that what lies between them is
 /// enough for a loaded machine. A permit is good for less than the interval, as with Discord: twilight
@@ -22,24 +22,33 @@ pub struct World {
     pub fake: Fake,
     pub gateway: Gateway,
     pub processes: Vec<Shards>,
+    library: Library,
     url: String,
     /// Where each of its gateways listens.
     address: SocketAddr,
+    flags: Vec<String>,
     /// Where each of them keeps its pool.
-    directory: TempDir,
+    _directory: TempDir,
 }
 
 impl World {
     /// A bot of so many shards, none of which is started.
     pub async fn new(max_concurrency: u32, shards: u32) -> Self {
+        Self::of(Library::Twilight, &[], max_concurrency, shards).await
+    }
+
+    /// As [`new`](Self::new), with that library, and further flags for each gateway.
+    pub async fn of(library: Library, flags: &[&str], max_concurrency: u32, shards: u32) -> Self {
         let identify_interval = FAKE_INTERVAL;
         let settings = Settings { shards, max_concurrency, identify_interval, ..Settings::default() };
         let fake = fake(settings).await;
         let directory = tempfile::tempdir().unwrap();
-        let address = SocketAddr::from((own_address(), 0));
-        let gateway = gateway(&fake, address, &directory);
+        let data_dir = format!("--data-dir={}", directory.path().display());
+        let mut flags: Vec<String> = PACED.iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
+        flags.push(data_dir);
+        let gateway = gateway(&fake, SocketAddr::from((own_address(), 0)), &flags);
         let (url, address) = (gateway.url().await, gateway.address().await.parse().unwrap());
-        Self { fake, gateway, processes: Vec::new(), url, address, directory }
+        Self { fake, gateway, processes: Vec::new(), library, url, address, flags, _directory: directory }
     }
 
     /// Starts all its shards, and waits until they are connected.
@@ -58,7 +67,7 @@ impl World {
     }
 
     pub fn spawn(&self, name: &str) -> Shards {
-        Shards::spawn(&self.url, &self.fake, name, FOR_EACH_PROCESS as usize)
+        Shards::spawn(self.library, &self.url, &self.fake, name, FOR_EACH_PROCESS as usize)
     }
 
     /// As `kill -9` does it.
@@ -70,7 +79,7 @@ impl World {
 
     /// Starts another one where the last one was, with what that stored.
     pub async fn start_gateway(&mut self) {
-        self.gateway = gateway(&self.fake, self.address, &self.directory);
+        self.gateway = gateway(&self.fake, self.address, &self.flags);
         self.gateway.address().await;
     }
 
@@ -116,10 +125,10 @@ impl World {
     }
 }
 
-fn gateway(fake: &Fake, address: SocketAddr, directory: &TempDir) -> Gateway {
+fn gateway(fake: &Fake, address: SocketAddr, flags: &[String]) -> Gateway {
     let listen = format!("--listen={address}");
-    let data_dir = format!("--data-dir={}", directory.path().display());
-    Gateway::spawn(fake, &[&PACED[..], &[&listen, &data_dir]].concat())
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain([listen.as_str()]).collect();
+    Gateway::spawn(fake, &flags)
 }
 
 /// Of loopback, and used by nobody else: nothing else can have the port of a gateway that was killed
