@@ -21,6 +21,7 @@ mod sessions;
 mod shard_kill;
 mod shard_store;
 mod shards;
+mod slow_disk;
 mod slow_link;
 mod soak;
 #[path = "../support/mod.rs"]
