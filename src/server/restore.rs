@@ -1,5 +1,7 @@
 //! The shard pool as the last gateway left it.
 
+use std::time::Duration;
+
 use crate::actors::shard_allocator::{Restored, now};
 use crate::config::Config;
 use crate::state::shards::{self, Settings, ShardPool, Snapshot};
@@ -7,10 +9,11 @@ use crate::store::{Store, StoreError};
 
 /// The stored pool cannot be gone on with. The text is one line that says what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("shards: {error} (the store is {path})")]
-pub struct RestoreError {
-    error: shards::RestoreError,
-    path: String,
+pub enum RestoreError {
+    #[error("shards: {error} (the store is {path})")]
+    Pool { error: shards::RestoreError, path: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What the last gateway left: the store, where there is to be one, and what is in it.
@@ -34,7 +37,7 @@ impl Found {
 
     /// The pool, as it goes on.
     pub(super) fn restore(self, config: &Config) -> Result<Restored, RestoreError> {
-        let Self { store, snapshot } = self;
+        let Self { mut store, snapshot } = self;
         let settings = Settings {
             shard_count: config.shards.fixed(),
             max_concurrency: config.max_concurrency,
@@ -44,14 +47,19 @@ impl Found {
             heartbeat: config.heartbeat,
         };
         let path = store.as_ref().map(|store| store.path().display().to_string()).unwrap_or_default();
-        let pool = ShardPool::restore(snapshot, settings, now())
-            .map_err(|error| RestoreError { error, path: path.clone() })?;
-        tell(&pool.holders(), &path, config);
+        let now = now();
+        let mut pool = ShardPool::restore(snapshot, settings, now)
+            .map_err(|error| RestoreError::Pool { error, path: path.clone() })?;
+        let changes = pool.catch_up(now);
+        if let Some(store) = store.as_mut().filter(|_| !changes.is_empty()) {
+            store.apply(&changes)?;
+        }
+        tell(&pool.holders(), &path, pool.patience());
         Ok(Restored { pool, store })
     }
 }
 
-fn tell<T>(holders: &[Option<T>], path: &str, config: &Config) {
+fn tell<T>(holders: &[Option<T>], path: &str, patience: Duration) {
     let leased = holders.iter().flatten().count();
     let count = holders.len();
     match leased {
@@ -59,8 +67,7 @@ fn tell<T>(holders: &[Option<T>], path: &str, config: &Config) {
         0 => log::info!("{count} shard ids, kept in {path}"),
         leased => log::info!(
             "{count} shard ids, kept in {path}: {leased} are leased, and go back to the pool unless their \
-             holders return within {:?}",
-            config.resume_window
+             holders return within {patience:?}"
         ),
     }
 }

@@ -18,8 +18,8 @@
 //!   transaction, and must be durable before any action after it is done; with none after it, it
 //!   may be written later, but in order. Where it fails, nothing after it may be done, and the pool
 //!   must not go on: what it says would no longer be what a restart finds.
-//! - **Start**: [`ShardPool::restore`] from what was stored ([`Snapshot::read`]; empty at first), and
-//!   publish [`ShardPool::holders`] as the first route table. In memory only: drop `Persist`.
+//! - **Start**: [`ShardPool::restore`] from what was stored ([`Snapshot::read`]; empty at first), store
+//!   what [`ShardPool::catch_up`] gives, and publish [`ShardPool::holders`] as the first route table. In memory only: drop `Persist`.
 //! - **Connections**: the pool knows none. An action for a service that is away is dropped, except
 //!   where [`Action`] says otherwise.
 //!
@@ -42,6 +42,7 @@ mod generation;
 mod keyed;
 mod last_held;
 mod leases;
+mod notice;
 mod operate;
 mod pacing;
 #[cfg(test)]
@@ -64,6 +65,7 @@ use crate::protocol::name::{Epoch, Name, ShardId};
 pub use self::action::{Action, Departure, Input, Warning};
 pub use self::budget::SessionStartLimit;
 pub use self::crash_loop::CrashRecord;
+pub use self::notice::NoticeRecord;
 pub use self::operate::{Command, CommandError, Done};
 pub use self::records::{
     BudgetRecord, Change, DamagedEntry, Entry, FrozenRecord, HoldReason, HoldRecord, LeaseRecord,
@@ -76,9 +78,10 @@ pub use self::time::Now;
 
 use self::budget::Budget;
 use self::generation::Generation;
+use self::notice::Notice;
 use self::pacing::Pacing;
 use self::queue::{Queue, Ticket};
-use self::time::{Timeline, millis};
+use self::time::Timeline;
 
 /// What an operator or Discord sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,9 +96,6 @@ pub struct Settings {
     pub heartbeat: Duration,
 }
 
-/// How many heartbeats after its window a holder that vanished must have noticed.
-const NOTICE_HEARTBEATS: u32 = 3;
-
 /// The pool's whole state. See the [module](self).
 pub struct ShardPool<R> {
     settings: Settings,
@@ -106,6 +106,7 @@ pub struct ShardPool<R> {
     epochs: Epochs,
     pacing: Pacing,
     budget: Budget,
+    notice: Notice,
     frozen: Option<FrozenRecord>,
     retired: BTreeMap<u32, u64>,
     queue: Queue<R>,
@@ -115,6 +116,8 @@ pub struct ShardPool<R> {
     reporting: HashSet<Name>,
     /// Holders that have not identified since the restart, and until when they are waited for.
     unseen: (BTreeSet<Name>, u64),
+    /// Whether nothing was stored at the start.
+    is_new: bool,
     /// Whether the pool's own record is not as stored.
     is_dirty: bool,
     forgotten: Vec<u32>,
@@ -234,6 +237,7 @@ impl<R: Clone> ShardPool<R> {
         if self.budget.reset_if_due(now) {
             self.told.is_stale = true;
         }
+        self.is_dirty |= self.notice.pass(now);
         self.forget_unseen(now, actions);
         self.assume_ready(now);
     }
@@ -301,7 +305,7 @@ impl<R: Clone> ShardPool<R> {
     /// Until when a holder that heard last of the gateway at that time may not have closed its
     /// Discord connection.
     fn noticed_ms(&self, last_frame: u64) -> u64 {
-        last_frame + millis(self.settings.resume_window + NOTICE_HEARTBEATS * self.settings.heartbeat)
+        self.notice.noticed_ms(last_frame)
     }
 
     fn take_changes(&mut self, now: Now) -> Vec<Change> {
@@ -340,6 +344,7 @@ impl<R: Clone> ShardPool<R> {
             reshard,
             frozen: self.frozen,
             retired: self.retired.clone(),
+            notice: self.notice.in_force(),
         }
     }
 

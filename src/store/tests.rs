@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::protocol::name::{Epoch, Name, ShardId};
-use crate::state::shards::{LeaseRecord, PermitRecord, PoolRecord, Shard, ShardRecord};
+use crate::state::shards::{LeaseRecord, NoticeRecord, PermitRecord, PoolRecord, Shard, ShardRecord};
 
 fn scratch() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -29,7 +29,8 @@ fn lease(shard: Shard, epoch: u64) -> Vec<Change> {
 }
 
 fn pool(shard_count: u32) -> Change {
-    Change::Pool(PoolRecord { shard_count, reshard: None, frozen: None, retired: BTreeMap::new() })
+    let (retired, notice) = (BTreeMap::new(), NoticeRecord::default());
+    Change::Pool(PoolRecord { shard_count, reshard: None, frozen: None, retired, notice })
 }
 
 /// Some hundreds of entries, some of them deleted again, one transaction for each step.

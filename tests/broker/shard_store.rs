@@ -120,11 +120,11 @@ fn a_gateway_that_stops_as_asked_leaves_the_leases_too() {
 #[test]
 fn what_nobody_claims_returns_to_the_pool_after_the_window() {
     let directory = scratch();
-    let gateway = start(&directory, &["--shards=1"]);
+    let window = ["--shards=1", "--resume-window-ms=1000", "--heartbeat-ms=500"];
+    let gateway = start(&directory, &window);
     let mut a = gateway.service("a");
     connect(&mut a);
     kill(gateway);
-    let window = ["--resume-window-ms=1000", "--heartbeat-ms=500"];
     let gateway = start(&directory, &window);
     let mut b = gateway.service("b");
     b.send_op(&json!({"opcode": 10}));

@@ -12,6 +12,7 @@ use crate::protocol::name::{Epoch, Name, ShardId};
 use crate::protocol::op::{LeaseState, Resume};
 
 use super::crash_loop::CrashRecord;
+use super::notice::NoticeRecord;
 
 /// A shard id, and the generation that it belongs to: no two that live have the same count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct PoolRecord {
     pub frozen: Option<FrozenRecord>,
     /// Generations that ended, by `shard_count`, and until when a holder may not have heard of it.
     pub retired: BTreeMap<u32, u64>,
+    /// What holders go by; 0 in stores of older gateways.
+    #[serde(default)]
+    pub notice: NoticeRecord,
 }
 
 /// A second generation is being filled.
@@ -304,6 +308,7 @@ mod tests {
                 reshard: Some(ReshardRecord { shard_count: 8, since_ms: 3 }),
                 frozen: Some(FrozenRecord { cause: Some((4004, shard)), since_ms: 4 }),
                 retired: BTreeMap::from([(2, 5)]),
+                notice: NoticeRecord { window_ms: 30, notice_ms: 45 },
             }),
             Change::Budget(BudgetRecord {
                 recommended_shards: 4,

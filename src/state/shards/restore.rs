@@ -1,15 +1,17 @@
 //! Going on where an earlier run stopped, however it stopped.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use crate::protocol::name::ShardId;
 
 use super::budget::Budget;
 use super::generation::{Generation, RESUME_LIFE_MS};
 use super::leases::End;
+use super::notice::{Notice, NoticeRecord};
 use super::pacing::Pacing;
 use super::queue::Queue;
-use super::records::{HoldReason, PoolRecord, Shard, ShardRecord, Snapshot};
+use super::records::{Change, HoldReason, PoolRecord, Shard, ShardRecord, Snapshot};
 use super::reshard::MAX_SHARDS;
 use super::time::{Timeline, millis};
 use super::{Action, Epochs, Next, Now, Settings, ShardPool, Warning, report, waits};
@@ -51,7 +53,9 @@ impl<R: Clone> ShardPool<R> {
         pacing.restore(&permits, at);
         let granted = pacing.permits().values().map(|permit| permit.granted_ms);
         let budget = Budget::restore(budget, ttl_ms, granted, at);
-        let mut shelves = Shelves::new(shards, settings, at);
+        let notice = Notice::restore(record.notice, settings, at);
+        let in_force = notice.in_force();
+        let mut shelves = Shelves::new(shards, in_force.notice_ms, at);
         let current = shelves.generation(record.shard_count, &pacing);
         let next = record.reshard.map(|reshard| Next {
             generation: shelves.generation(reshard.shard_count, &pacing),
@@ -60,7 +64,6 @@ impl<R: Clone> ShardPool<R> {
         });
         shelves.check_empty()?;
         let queue = Queue::new(&pacing);
-        let window_ms = millis(settings.resume_window);
         let mut pool = Self {
             settings,
             timeline: Timeline::new(now),
@@ -69,13 +72,15 @@ impl<R: Clone> ShardPool<R> {
             epochs: Epochs { by_id: epochs, dirty: BTreeSet::new() },
             pacing,
             budget,
+            notice,
             frozen: record.frozen,
             retired: record.retired,
             queue,
             away: HashMap::new(),
             reporting: HashSet::new(),
-            unseen: (BTreeSet::new(), at + window_ms),
-            is_dirty: is_new,
+            unseen: (BTreeSet::new(), at + in_force.window_ms),
+            is_new,
+            is_dirty: is_new || in_force != record.notice,
             forgotten: Vec::new(),
             told: waits::Told::default(),
             counts: report::Counts::default(),
@@ -84,9 +89,20 @@ impl<R: Clone> ShardPool<R> {
         Ok(pool)
     }
 
+    /// What a restart changed of what is stored: to be durable before anybody is let in. Nothing of a
+    /// new pool, which is stored with its first step.
+    pub fn catch_up(&mut self, now: Now) -> Vec<Change> {
+        if self.is_new { Vec::new() } else { self.take_changes(now) }
+    }
+
+    /// For how long after a restart holders are waited for.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.notice.in_force().window_ms)
+    }
+
     /// What follows from the leases.
     fn recall(&mut self) {
-        let noticed_ms = self.noticed_ms(self.timeline_start());
+        let noticed_ms = self.noticed_ms(self.timeline.start_ms());
         self.retired.values_mut().for_each(|until| *until = (*until).min(noticed_ms));
         self.unseen.0 = self.generations().flat_map(Generation::holders).cloned().collect();
         let leases = self.generations().flat_map(Generation::records).filter_map(|(_, it)| it.lease.as_ref());
@@ -98,17 +114,13 @@ impl<R: Clone> ShardPool<R> {
         }
     }
 
-    fn timeline_start(&self) -> u64 {
-        self.unseen.1 - millis(self.settings.resume_window)
-    }
-
     /// Takes the ids back of holders that nobody has seen since the restart.
     pub(super) fn forget_unseen(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
         if self.unseen.0.is_empty() || now < self.unseen.1 {
             return;
         }
         // Their last frames came before the restart, which is all that is known.
-        let end = End::Taken { noticed_ms: self.noticed_ms(self.timeline_start()) };
+        let end = End::Taken { noticed_ms: self.noticed_ms(self.timeline.start_ms()) };
         for service in std::mem::take(&mut self.unseen.0) {
             let shards = self.end_all(&service, &end, now, actions);
             self.reporting.remove(&service);
@@ -134,7 +146,8 @@ impl<R: Clone> ShardPool<R> {
 
 fn new_record(settings: Settings) -> PoolRecord {
     let shard_count = settings.shard_count.unwrap_or(1);
-    PoolRecord { shard_count, reshard: None, frozen: None, retired: std::collections::BTreeMap::new() }
+    let (retired, notice) = (std::collections::BTreeMap::new(), NoticeRecord::default());
+    PoolRecord { shard_count, reshard: None, frozen: None, retired, notice }
 }
 
 fn check_counts(record: &PoolRecord, settings: Settings) -> Result<(), RestoreError> {
@@ -163,9 +176,8 @@ struct Shelves {
 }
 
 impl Shelves {
-    fn new(records: std::collections::BTreeMap<Shard, ShardRecord>, settings: Settings, now: u64) -> Self {
-        let notice = millis(settings.resume_window + super::NOTICE_HEARTBEATS * settings.heartbeat);
-        Self { records: records.into_iter().collect(), now, latest_notice: now + notice }
+    fn new(records: std::collections::BTreeMap<Shard, ShardRecord>, notice_ms: u64, now: u64) -> Self {
+        Self { records: records.into_iter().collect(), now, latest_notice: now + notice_ms }
     }
 
     fn generation(&mut self, shard_count: u32, pacing: &Pacing) -> Generation {

@@ -106,6 +106,9 @@ impl Table {
     fn restart_after(&mut self, ms: u64) {
         self.pass(ms);
         self.pool = ShardPool::restore(self.stored.clone(), self.settings, self.now).unwrap();
+        for change in &self.pool.catch_up(self.now) {
+            self.stored.apply(change);
+        }
     }
 
     fn connect(&mut self, service: &str, connect: op::ShardConnect) -> Vec<String> {

@@ -23,6 +23,10 @@ impl Timeline {
         Self { start }
     }
 
+    pub(super) fn start_ms(&self) -> u64 {
+        self.start.unix_ms
+    }
+
     pub(super) fn ms(&self, instant: Instant) -> u64 {
         self.start.unix_ms + millis(instant.saturating_duration_since(self.start.instant))
     }

@@ -177,6 +177,9 @@ impl Gateway {
     /// A new process goes on with what was stored.
     pub(super) fn start_again(&mut self) {
         self.pool = ShardPool::restore(self.stored.clone(), self.settings, self.now()).unwrap();
+        for change in &self.pool.catch_up(self.now()) {
+            self.stored.apply(change);
+        }
         assert_same(&self.pool.snapshot(), &self.stored);
         (self.is_up, self.last_sweep) = (true, None);
         self.open.clear();

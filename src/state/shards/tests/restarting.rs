@@ -32,6 +32,32 @@ fn what_nobody_came_for_returns_to_the_pool_and_is_granted_when_its_holder_must_
     assert_eq!(table.shards_of("b"), [1], "it came, and keeps what it has");
 }
 
+/// Its holder goes by the window that it was told.
+#[test]
+fn a_window_that_is_lowered_over_a_restart_shortens_no_hold_of_the_earlier_run() {
+    let lower = |table: &mut Table| {
+        table.settings.resume_window = Duration::from_secs(1);
+        table.settings.heartbeat = Duration::from_secs(1);
+    };
+    let mut table = Table::of(2);
+    table.ask("a");
+    table.ask("b");
+    table.vanish("a");
+    lower(&mut table);
+    table.restart_after(SECOND);
+    assert_eq!(table.view(0).awaits, Some(Awaits::Notice { in_ms: 44 * SECOND }), "what was held back");
+    table.restart_after(5 * SECOND);
+    assert_eq!(table.view(0).awaits, Some(Awaits::Notice { in_ms: 39 * SECOND }), "over restarts in a row");
+    assert_eq!(table.claim("c", 1), ["#3 c: waits at 1"]);
+    assert_eq!(table.wait(28_999), [""; 0], "its holder is waited for as long as it goes by");
+    assert_eq!(table.wait(1)[0], "1 free");
+    assert_eq!(table.wait(14_999), ["0 free"; 0]);
+    assert_eq!(table.wait(1), ["1 to c", "#3 c: has 1 epoch 2"], "45 s after the restart");
+    table.vanish("c");
+    assert_eq!(table.claim("d", 1), ["#4 d: waits at 1 for 3000 ms"], "then the lower one holds");
+    assert_eq!(table.stored.pool.as_ref().unwrap().notice.notice_ms, 4 * SECOND);
+}
+
 #[test]
 fn the_id_of_another_is_not_to_be_had_by_a_claim_after_a_restart() {
     let mut table = Table::of(1);
