@@ -35,9 +35,17 @@ pub struct Unauthorized {
     setting: &'static str,
 }
 
+/// An answer of Discord's.
+#[derive(Debug, Clone, Copy)]
+pub struct Told {
+    pub limit: SessionStartLimit,
+    /// The numbers are of a moment after this one.
+    pub asked_at: Instant,
+}
+
 /// What Discord answers, from a task that goes on asking until this is dropped.
 pub struct Answers {
-    received: mpsc::UnboundedReceiver<SessionStartLimit>,
+    received: mpsc::UnboundedReceiver<Told>,
     api: String,
     setting: &'static str,
 }
@@ -63,25 +71,22 @@ pub fn follow(config: &Config) -> Option<Answers> {
 impl Answers {
     /// Waits for the next answer, however long that takes. `None`: there will be none, since Discord
     /// does not take the token; that is logged.
-    pub async fn next(&mut self) -> Option<SessionStartLimit> {
+    pub async fn next(&mut self) -> Option<Told> {
         self.received.recv().await
     }
 
     /// The first answer. Where it is to tell the number of shards, it is waited for, and that number
     /// is set; a failure to reach Discord is logged and waited out, as one at a later time is. Where a
     /// number is set, the start goes on after a moment without it.
-    pub async fn first(
-        &mut self,
-        shards: &mut ShardCount,
-    ) -> Result<Option<SessionStartLimit>, Unauthorized> {
+    pub async fn first(&mut self, shards: &mut ShardCount) -> Result<Option<Told>, Unauthorized> {
         if *shards != ShardCount::Auto {
             return Ok(tokio::time::timeout(FIRST_ANSWER, self.next()).await.ok().flatten());
         }
         log::info!("shards: waiting for Discord to tell how many, as they are `auto`");
         let unauthorized = || Unauthorized { api: self.api.clone(), setting: self.setting };
-        let limit = self.received.recv().await.ok_or_else(unauthorized)?;
-        *shards = ShardCount::Fixed(limit.shards);
-        Ok(Some(limit))
+        let told = self.received.recv().await.ok_or_else(unauthorized)?;
+        *shards = ShardCount::Fixed(told.limit.shards);
+        Ok(Some(told))
     }
 }
 
@@ -96,16 +101,17 @@ struct Follower {
 }
 
 impl Follower {
-    async fn ask_on(&mut self, answers: &mpsc::UnboundedSender<SessionStartLimit>) {
+    async fn ask_on(&mut self, answers: &mpsc::UnboundedSender<Told>) {
         while let Some(next) = self.schedule.next() {
             tokio::time::sleep_until(next.into()).await;
+            let asked_at = Instant::now();
             let answer = request::ask(&self.api, &self.token).await;
             let was_failing = self.schedule.is_failing();
             self.schedule.note(&answer, Instant::now(), fastrand::f64());
             self.log(&answer, was_failing);
             if let Answer::Told { limit, .. } = answer {
                 self.is_answered = true;
-                let _ = answers.send(limit);
+                let _ = answers.send(Told { limit, asked_at });
             }
         }
     }

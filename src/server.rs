@@ -27,7 +27,6 @@ use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::routes::{Routes, ShardTable};
 use crate::state::account::{Accounts, Balance};
 use crate::state::route::Shared;
-use crate::state::shards::SessionStartLimit;
 
 pub use self::restore::{Found, RestoreError, find};
 
@@ -100,7 +99,7 @@ pub async fn run(
 }
 
 /// What Discord allows, where there is a token: at first, where it is known, and from then on.
-type Discord = Option<(Option<SessionStartLimit>, discord::Answers)>;
+type Discord = Option<(Option<discord::Told>, discord::Answers)>;
 
 async fn ask_discord(config: &mut Config, found: &Found) -> io::Result<Discord> {
     if config.shards == ShardCount::Auto && found.has_pool() {
@@ -116,12 +115,13 @@ async fn ask_discord(config: &mut Config, found: &Found) -> io::Result<Discord> 
 /// Before any service is let in, so that the first permits are counted already.
 fn follow_discord(discord: Discord, gateway: Addr<Gateway>) {
     let Some((first, mut answers)) = discord else { return };
-    if let Some(limit) = first {
-        gateway.do_send(DiscordAnswered(limit));
-    }
+    let tell = move |discord::Told { limit, asked_at }| {
+        gateway.do_send(DiscordAnswered { limit, asked_at });
+    };
+    first.into_iter().for_each(&tell);
     actix_rt::spawn(async move {
-        while let Some(limit) = answers.next().await {
-            gateway.do_send(DiscordAnswered(limit));
+        while let Some(told) = answers.next().await {
+            tell(told);
         }
     });
 }

@@ -157,7 +157,7 @@ impl<R: Clone> ShardPool<R> {
     /// Takes one input in. The actions are to be carried out in order.
     pub fn step(&mut self, input: Input<R>, now: Now) -> Vec<Action<R>> {
         let mut actions = Vec::new();
-        let at = self.timeline.ms(now.instant);
+        let at = self.timeline.pass(now);
         self.pass_time(at, &mut actions);
         let joined = self.take(input, at, &mut actions);
         self.settle(joined, now, actions)
@@ -203,7 +203,7 @@ impl<R: Clone> ShardPool<R> {
             Input::Resumed { service } => self.resumed(&service, now, actions),
             Input::Away { service, last_frame } => self.gone(service, last_frame, now),
             Input::Down { service, departure } => self.down(&service, departure, now, actions),
-            Input::SessionStartLimit(limit) => self.limit(limit, now, actions),
+            Input::SessionStartLimit { limit, asked_at } => self.limit(limit, asked_at, now, actions),
             Input::Wake => {}
         }
         None
@@ -242,9 +242,10 @@ impl<R: Clone> ShardPool<R> {
         self.assume_ready(now);
     }
 
-    fn limit(&mut self, limit: SessionStartLimit, now: u64, actions: &mut Vec<Action<R>>) {
-        let before = self.budget.record().map(|record| record.recommended_shards);
-        actions.extend(self.budget.update(limit, now).map(Action::Warn));
+    fn limit(&mut self, limit: SessionStartLimit, asked_at: Instant, now: u64, actions: &mut Vec<Action<R>>) {
+        let before = self.budget.known().map(|record| record.recommended_shards);
+        let asked = self.timeline.real_ms(asked_at);
+        actions.extend(self.budget.update(limit, asked, now).map(Action::Warn));
         self.told.is_stale = true;
         let shard_count = self.target().shard_count();
         if limit.shards > shard_count && before != Some(limit.shards) {

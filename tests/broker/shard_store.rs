@@ -169,6 +169,8 @@ fn the_budget_is_not_overdrawn_by_a_restart() {
         total: 10,
         remaining: 2,
         resets_ms: in_an_hour,
+        uncertain_ms: 0,
+        recent: Vec::new(),
     };
     let gateway = start(&directory, &["--shards=4"]);
     connect(&mut gateway.service("a"));

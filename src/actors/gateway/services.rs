@@ -1,5 +1,7 @@
 //! What services ask for: shards, and to watch each other.
 
+use std::time::Instant;
+
 use actix::{Handler, Message};
 
 use super::{Gateway, StopService, unix_ms};
@@ -68,13 +70,10 @@ impl Gateway {
             }
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Budget }) => {
-                Input::SessionStartLimit(SessionStartLimit {
-                    shards: 1,
-                    max_concurrency: 1,
-                    total: 10,
-                    remaining: 3,
-                    reset_after_ms: 3_600_000,
-                })
+                let (shards, max_concurrency, total, remaining) = (1, 1, 10, 3);
+                let reset_after_ms = 3_600_000;
+                let limit = SessionStartLimit { shards, max_concurrency, total, remaining, reset_after_ms };
+                Input::SessionStartLimit { limit, asked_at: Instant::now() }
             }
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(_) => panic!("as asked"),
@@ -113,13 +112,20 @@ impl Gateway {
 /// Discord told what it allows.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct DiscordAnswered(pub SessionStartLimit);
+pub struct DiscordAnswered {
+    pub limit: SessionStartLimit,
+    /// When it was asked.
+    pub asked_at: Instant,
+}
 
 impl Handler<DiscordAnswered> for Gateway {
     type Result = ();
 
-    fn handle(&mut self, DiscordAnswered(limit): DiscordAnswered, context: &mut Self::Context) {
-        self.guarded(context, |gateway, _| gateway.tell_allocator(Input::SessionStartLimit(limit)));
+    fn handle(&mut self, message: DiscordAnswered, context: &mut Self::Context) {
+        let DiscordAnswered { limit, asked_at } = message;
+        self.guarded(context, |gateway, _| {
+            gateway.tell_allocator(Input::SessionStartLimit { limit, asked_at });
+        });
     }
 }
 

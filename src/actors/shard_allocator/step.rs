@@ -106,7 +106,8 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn now(&self) -> Now {
         let real = now();
-        Now { instant: real.instant.checked_sub(self.stood_still).unwrap_or(real.instant), ..real }
+        let instant = real.instant.checked_sub(self.stood_still).unwrap_or(real.instant);
+        Now { instant, stood_still: self.stood_still, ..real }
     }
 
     /// How long until that moment of the pool's.
@@ -126,7 +127,8 @@ impl Clock {
 /// By both clocks.
 pub(crate) fn now() -> Now {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Now { instant: Instant::now(), unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+    let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    Now { instant: Instant::now(), unix_ms, stood_still: Duration::ZERO }
 }
 
 #[cfg(test)]

@@ -31,8 +31,8 @@ pub enum Input<R> {
     },
     /// Its session ended: its leases go back.
     Down { service: Name, departure: Departure },
-    /// Discord told its limit.
-    SessionStartLimit(SessionStartLimit),
+    /// Discord told its limit, which it was asked for then, by the real clock.
+    SessionStartLimit { limit: SessionStartLimit, asked_at: Instant },
     /// The moment of [`next_wake`](super::ShardPool::next_wake) has come.
     Wake,
 }

@@ -1,10 +1,9 @@
 //! Discord's daily limit of session starts (`session_start_limit` of `GET /gateway/bot`): never
 //! overdrawn, over restarts too.
 //!
-//! Discord counts IDENTIFYs, the pool counts permits. A permit that is still good may be used after
-//! Discord gave its numbers, or after they were reset, so each of those is counted once more then.
-
-use std::collections::VecDeque;
+//! Discord counts IDENTIFYs, the pool counts permits. A permit may be used after Discord gave its
+//! numbers, or after they were reset, so each that was still good then is counted once more. When that
+//! was is known only roughly: after Discord was asked, and before its answer came.
 
 use super::action::Warning;
 use super::records::{BudgetRecord, Change};
@@ -12,18 +11,25 @@ use super::records::{BudgetRecord, Change};
 /// How long the limit holds where Discord has not been asked since the last reset.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// Longer than an answer takes. Permits are remembered for so long after they ran out.
+const LONGEST_ANSWER_MS: u64 = 30 * 1000;
+
+/// Permits that run out within that time of each other are one entry: so the list stays short, however
+/// fast they are given.
+const GRAIN_MS: u64 = 100;
+
 /// Warned of when no more than one part in so many is left.
 const LOW: u64 = 5;
 
 /// What Discord answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionStartLimit {
     /// The number of shards that Discord recommends.
     pub shards: u32,
     pub max_concurrency: u32,
     pub total: u64,
     pub remaining: u64,
-    /// In ms from now.
+    /// In ms from the moment at which Discord answered.
     pub reset_after_ms: u64,
 }
 
@@ -31,31 +37,45 @@ pub(super) struct Budget {
     /// `None`: Discord was never asked, so that no limit is known.
     record: Option<BudgetRecord>,
     ttl_ms: u64,
-    /// When those permits were given that may not have been used yet.
-    unused: VecDeque<u64>,
+    /// Permits that may not have been used yet, or not when Discord last answered: when they run out,
+    /// and how many. Part of the record, where there is one.
+    recent: Vec<(u64, u64)>,
     dirty: bool,
 }
 
 impl Budget {
-    /// `granted`: when the last permit of each key was given.
+    /// `granted`: when the last permit of each key was given, which is all that is known of permits
+    /// where there is no record.
     pub(super) fn restore(
-        record: Option<BudgetRecord>,
+        record: Option<&BudgetRecord>,
         ttl_ms: u64,
         granted: impl Iterator<Item = u64>,
         now: u64,
     ) -> Self {
-        let clamped = record.map(|it| BudgetRecord { resets_ms: it.resets_ms.min(now + DAY_MS), ..it });
-        let mut unused: Vec<u64> = granted.collect();
-        unused.sort_unstable();
-        Self { record: clamped, ttl_ms, unused: unused.into(), dirty: clamped != record }
+        let mut budget = Self { record: None, ttl_ms, recent: Vec::new(), dirty: false };
+        if let Some(mut stored) = record.cloned() {
+            // However the clock was set meanwhile.
+            stored.resets_ms = stored.resets_ms.min(now + DAY_MS);
+            budget.recent = std::mem::take(&mut stored.recent);
+            budget.record = Some(stored);
+        } else {
+            granted.for_each(|at| budget.remember(at + ttl_ms));
+        }
+        budget.dirty = budget.record().as_ref() != record;
+        budget
     }
 
-    pub(super) fn record(&self) -> Option<&BudgetRecord> {
+    pub(super) fn record(&self) -> Option<BudgetRecord> {
+        self.record.clone().map(|record| BudgetRecord { recent: self.recent.clone(), ..record })
+    }
+
+    /// Discord's answer, brought up to date, less the permits.
+    pub(super) fn known(&self) -> Option<&BudgetRecord> {
         self.record.as_ref()
     }
 
     pub(super) fn remaining(&self) -> Option<u64> {
-        self.record.map(|record| record.remaining)
+        self.known().map(|record| record.remaining)
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
@@ -64,59 +84,78 @@ impl Budget {
 
     /// When the limit is reset.
     pub(super) fn resets_ms(&self) -> Option<u64> {
-        self.record.map(|record| record.resets_ms)
+        self.known().map(|record| record.resets_ms)
     }
 
     /// A permit is given now. There is one left.
     pub(super) fn spend(&mut self, now: u64) -> Option<Warning> {
         // Before Discord told its numbers too: it may not have seen this one when it tells them.
-        self.unused.push_back(now);
+        self.remember(now + self.ttl_ms);
         self.forget_used(now);
         let left = self.remaining()?;
         debug_assert!(left > 0, "the budget is overdrawn");
         self.set_remaining(left.saturating_sub(1), now)
     }
 
-    /// Takes Discord's numbers over.
-    pub(super) fn update(&mut self, limit: SessionStartLimit, now: u64) -> Option<Warning> {
-        let before = self.record;
-        self.forget_used(now);
+    /// Takes Discord's numbers over, which it was asked for then.
+    pub(super) fn update(&mut self, limit: SessionStartLimit, asked: u64, now: u64) -> Option<Warning> {
+        let before = self.remaining();
+        let asked = asked.clamp(now.saturating_sub(LONGEST_ANSWER_MS), now);
         self.record = Some(BudgetRecord {
             recommended_shards: limit.shards,
             max_concurrency: limit.max_concurrency,
             total: limit.total,
             // So that what is low already is warned of, once.
-            remaining: before.map_or(limit.total, |before| before.remaining),
+            remaining: before.unwrap_or(limit.total),
             resets_ms: now + limit.reset_after_ms.min(DAY_MS),
+            uncertain_ms: now - asked,
+            recent: Vec::new(),
         });
-        self.set_remaining(self.less_unused(limit.remaining.min(limit.total)), now)
+        let warning = self.set_remaining(self.less_unused(limit.remaining.min(limit.total), asked), now);
+        self.forget_used(now);
+        warning
     }
 
     /// Begins a new day, where it is time; true: it did.
     pub(super) fn reset_if_due(&mut self, now: u64) -> bool {
-        let Some(record) = self.record.filter(|record| record.resets_ms <= now) else { return false };
+        let Some(record) = self.known().filter(|record| record.resets_ms <= now) else { return false };
+        let last_reset = now - (now - record.resets_ms) % DAY_MS;
+        // Discord's may have come so much earlier.
+        let remaining = self.less_unused(record.total, last_reset.saturating_sub(record.uncertain_ms));
+        if let Some(record) = &mut self.record {
+            (record.remaining, record.resets_ms) = (remaining, last_reset + DAY_MS);
+        }
         self.forget_used(now);
-        let days = (now - record.resets_ms) / DAY_MS + 1;
-        let remaining = self.less_unused(record.total);
-        self.record = Some(BudgetRecord { remaining, resets_ms: record.resets_ms + days * DAY_MS, ..record });
         self.dirty = true;
         true
     }
 
     pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
         if std::mem::take(&mut self.dirty)
-            && let Some(record) = self.record
+            && let Some(record) = self.record()
         {
             changes.push(Change::Budget(record));
         }
     }
 
-    fn less_unused(&self, remaining: u64) -> u64 {
-        remaining.saturating_sub(self.unused.len() as u64)
+    /// Less the permits that may have been used after that time.
+    fn less_unused(&self, remaining: u64, since: u64) -> u64 {
+        let unused = self.recent.iter().filter(|(until, _)| *until >= since).map(|(_, count)| count);
+        remaining.saturating_sub(unused.sum())
+    }
+
+    fn remember(&mut self, until: u64) {
+        let until = until.next_multiple_of(GRAIN_MS);
+        match self.recent.iter_mut().find(|(other, _)| *other == until) {
+            Some((_, count)) => *count += 1,
+            None => self.recent.push((until, 1)),
+        }
     }
 
     fn forget_used(&mut self, now: u64) {
-        while self.unused.pop_front_if(|granted| *granted + self.ttl_ms < now).is_some() {}
+        let before = self.recent.len();
+        self.recent.retain(|(until, _)| until + LONGEST_ANSWER_MS >= now);
+        self.dirty |= self.recent.len() != before;
     }
 
     fn set_remaining(&mut self, remaining: u64, now: u64) -> Option<Warning> {
@@ -144,7 +183,7 @@ mod tests {
 
     fn budget(remaining: u64) -> Budget {
         let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
-        budget.update(limit(remaining), START);
+        budget.update(limit(remaining), START, START);
         budget
     }
 
@@ -169,9 +208,9 @@ mod tests {
     #[test]
     fn a_first_answer_that_is_low_already_is_warned_of() {
         let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
-        let warning = budget.update(limit(1), START);
+        let warning = budget.update(limit(1), START, START);
         assert!(matches!(warning, Some(Warning::BudgetLow { remaining: 1, .. })), "{warning:?}");
-        assert_eq!(budget.update(limit(1), START + 60_000), None);
+        assert_eq!(budget.update(limit(1), START + 60_000, START + 60_000), None);
     }
 
     #[test]
@@ -179,15 +218,60 @@ mod tests {
         let mut budget = budget(8);
         budget.spend(START);
         budget.spend(START + 1_000);
-        budget.update(limit(8), START + 5_500);
+        budget.update(limit(8), START + 5_500, START + 5_500);
         assert_eq!(budget.remaining(), Some(7), "the first one is used or void");
+    }
+
+    #[test]
+    fn permits_that_were_good_when_discord_was_asked_are_taken_off_however_late_it_answers() {
+        let mut budget = budget(8);
+        budget.spend(START);
+        budget.spend(START + 1_000);
+        budget.spend(START + 14_000);
+        budget.update(limit(8), START + 5_500, START + 15_000);
+        assert_eq!(budget.remaining(), Some(6), "Discord may have counted before it was used");
+    }
+
+    #[test]
+    fn permits_around_a_reset_whose_moment_is_known_roughly_count_for_the_new_day() {
+        let mut budget = budget(8);
+        budget.update(limit(8), START - 10_000, START);
+        // The reset is between these: ten seconds before it is taken to be, or when.
+        budget.spend(START + 3_600_000 - 15_100);
+        budget.spend(START + 3_600_000 - 14_000);
+        budget.spend(START + 3_600_000 - 1);
+        assert!(budget.reset_if_due(START + 3_600_000));
+        assert_eq!(budget.remaining(), Some(8), "the first one was used or void before");
+    }
+
+    #[test]
+    fn the_permits_of_a_moment_ago_are_known_after_a_restart_whatever_their_life_is_then() {
+        let mut before = budget(8);
+        before.spend(START);
+        before.spend(START);
+        before.spend(START + 1_000);
+        let mut budget = Budget::restore(before.record().as_ref(), 1_000, std::iter::empty(), START + 2_000);
+        budget.update(limit(8), START + 5_500, START + 5_500);
+        assert_eq!(budget.remaining(), Some(7));
+        budget.update(limit(8), START + 4_000, START + 6_000);
+        assert_eq!(budget.remaining(), Some(5));
+    }
+
+    #[test]
+    fn a_flood_of_permits_is_remembered_in_little_room_and_for_a_while() {
+        let mut budget = budget(8);
+        budget.update(SessionStartLimit { total: 90_000, remaining: 90_000, ..limit(8) }, START, START);
+        (0..60_000).for_each(|ms| drop(budget.spend(START + ms)));
+        assert!(budget.recent.len() <= 360, "{}", budget.recent.len());
+        budget.update(limit(8), START + 120_000, START + 120_000);
+        assert_eq!((budget.remaining(), budget.recent.len()), (Some(8), 0));
     }
 
     #[test]
     fn permits_given_before_the_first_answer_are_taken_off_it() {
         let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
         budget.spend(START);
-        budget.update(limit(1), START + 200);
+        budget.update(limit(1), START + 200, START + 200);
         assert!(budget.is_exhausted(), "the one that is left may be used by that permit");
     }
 

@@ -57,13 +57,20 @@ pub struct FrozenRecord {
 }
 
 /// Discord's answer, brought up to date.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetRecord {
     pub recommended_shards: u32,
     pub max_concurrency: u32,
     pub total: u64,
     pub remaining: u64,
     pub resets_ms: u64,
+    /// So much earlier Discord may reset it: how long it took to answer.
+    #[serde(default)]
+    pub uncertain_ms: u64,
+    /// Permits that may have been used after it answered, or after the reset: until when each is good,
+    /// and how many.
+    #[serde(default)]
+    pub recent: Vec<(u64, u64)>,
 }
 
 /// The last permit of one key.
@@ -208,7 +215,10 @@ impl Change {
                 record.frozen.iter_mut().for_each(|it| shift(&mut it.since_ms));
                 record.retired.values_mut().for_each(shift);
             }
-            Self::Budget(record) => shift(&mut record.resets_ms),
+            Self::Budget(record) => {
+                shift(&mut record.resets_ms);
+                record.recent.iter_mut().for_each(|(until, _)| shift(until));
+            }
             Self::Permit { record, .. } => {
                 [&mut record.granted_ms, &mut record.next_ms].into_iter().for_each(shift);
             }
@@ -316,6 +326,8 @@ mod tests {
                 total: 1000,
                 remaining: 7,
                 resets_ms: 6,
+                uncertain_ms: 2,
+                recent: vec![(5, 3)],
             }),
             Change::Epoch { shard_id: ShardId(3), epoch: Epoch(9) },
             Change::Permit {
@@ -388,7 +400,7 @@ mod tests {
             let (_, json) = put(change);
             json.split(|letter: char| !letter.is_ascii_digit()).filter_map(|it| it.parse().ok()).collect()
         };
-        for (change, times) in changes().into_iter().zip([3, 1, 0, 2, 5]) {
+        for (change, times) in changes().into_iter().zip([3, 2, 0, 2, 5]) {
             let mut moved = change.clone();
             moved.shift(1000);
             let (before, after) = (numbers(&change), numbers(&moved));

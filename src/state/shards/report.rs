@@ -157,7 +157,7 @@ impl<R: Clone> ShardPool<R> {
             waiting,
             permits: self.counts.permits,
             deaths: self.counts.deaths.clone(),
-            budget: self.budget.record().map(|record| BudgetReport {
+            budget: self.budget.known().map(|record| BudgetReport {
                 recommended_shards: record.recommended_shards,
                 total: record.total,
                 remaining: record.remaining,

@@ -75,7 +75,7 @@ impl<R: Clone> ShardPool<R> {
     /// with a `max_concurrency` above 1; the number itself is not told, but what Discord recommends
     /// is a multiple of it, and it has been its `max_concurrency` so far.
     fn check_multiple(&self, shard_count: u32) -> Result<(), CommandError> {
-        let Some(discord) = self.budget.record().filter(|discord| discord.max_concurrency > 1) else {
+        let Some(discord) = self.budget.known().filter(|discord| discord.max_concurrency > 1) else {
             return Ok(());
         };
         let of = [discord.max_concurrency, discord.recommended_shards.max(1)];

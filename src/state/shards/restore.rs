@@ -48,11 +48,11 @@ impl<R: Clone> ShardPool<R> {
         check_counts(&record, settings)?;
         let at = now.unix_ms;
         let (interval_ms, ttl_ms) = (millis(settings.identify_interval), millis(settings.permit_ttl));
-        let max_concurrency = budget.map_or(settings.max_concurrency, |known| known.max_concurrency);
+        let max_concurrency = budget.as_ref().map_or(settings.max_concurrency, |known| known.max_concurrency);
         let mut pacing = Pacing::new(max_concurrency, interval_ms, ttl_ms);
         pacing.restore(&permits, at);
         let granted = pacing.permits().values().map(|permit| permit.granted_ms);
-        let budget = Budget::restore(budget, ttl_ms, granted, at);
+        let budget = Budget::restore(budget.as_ref(), ttl_ms, granted, at);
         let notice = Notice::restore(record.notice, settings, at);
         let in_force = notice.in_force();
         let mut shelves = Shelves::new(shards, in_force.notice_ms, at);
@@ -133,7 +133,7 @@ impl<R: Clone> ShardPool<R> {
         let records = self.generations().flat_map(Generation::records);
         Snapshot {
             pool: Some(self.record()),
-            budget: self.budget.record().copied(),
+            budget: self.budget.record(),
             epochs: self.epochs.by_id.clone(),
             permits: self.pacing.permits().clone(),
             shards: records

@@ -47,7 +47,7 @@ impl Table {
             heartbeat: Duration::from_secs(5),
         };
         change(&mut settings);
-        let now = Now { instant: Instant::now(), unix_ms: START };
+        let now = Now { instant: Instant::now(), unix_ms: START, stood_still: Duration::ZERO };
         let pool = ShardPool::restore(Snapshot::default(), settings, now).unwrap();
         Self { pool, settings, stored: Snapshot::default(), requests: 0, now }
     }
@@ -62,6 +62,12 @@ impl Table {
         self.pass(SECOND);
         let actions = self.pool.step(input, self.now);
         self.note(&actions)
+    }
+
+    /// Discord answers at once.
+    fn limit(&mut self, limit: SessionStartLimit) -> Vec<String> {
+        let asked_at = self.now.instant + Duration::from_millis(SECOND);
+        self.step(Input::SessionStartLimit { limit, asked_at })
     }
 
     fn operate(&mut self, command: Command) -> (Result<Done, CommandError>, Vec<String>) {

@@ -9,6 +9,8 @@ pub struct Now {
     pub instant: Instant,
     /// Unix time in ms: what is persisted.
     pub unix_ms: u64,
+    /// How far `instant` is behind the real monotonic clock: for how long the pool has stood still.
+    pub stood_still: Duration,
 }
 
 /// The pool's own time in ms: Unix time as it was at the start, and from then on by the monotonic
@@ -16,11 +18,13 @@ pub struct Now {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeline {
     start: Now,
+    /// As of the last step.
+    stood_still: Duration,
 }
 
 impl Timeline {
     pub(super) fn new(start: Now) -> Self {
-        Self { start }
+        Self { start, stood_still: start.stood_still }
     }
 
     pub(super) fn start_ms(&self) -> u64 {
@@ -29,6 +33,17 @@ impl Timeline {
 
     pub(super) fn ms(&self, instant: Instant) -> u64 {
         self.start.unix_ms + millis(instant.saturating_duration_since(self.start.instant))
+    }
+
+    /// The time of a step.
+    pub(super) fn pass(&mut self, now: Now) -> u64 {
+        self.stood_still = now.stood_still;
+        self.ms(now.instant)
+    }
+
+    /// A moment of the real clock; one before a standstill comes out too early by that.
+    pub(super) fn real_ms(&self, instant: Instant) -> u64 {
+        self.ms(instant.checked_sub(self.stood_still).unwrap_or(self.start.instant))
     }
 
     pub(super) fn instant(&self, ms: u64) -> Instant {
@@ -51,12 +66,12 @@ mod tests {
 
     #[test]
     fn a_jump_of_the_wall_clock_is_a_drift_and_moves_nothing() {
-        let start = Now { instant: Instant::now(), unix_ms: 1_000_000 };
+        let start = Now { instant: Instant::now(), unix_ms: 1_000_000, stood_still: Duration::ZERO };
         let timeline = Timeline::new(start);
         let later = start.instant + Duration::from_secs(3);
         assert_eq!(timeline.ms(later), 1_003_000);
         assert_eq!(timeline.instant(1_003_000), later);
-        assert_eq!(timeline.drift_ms(Now { instant: later, unix_ms: 1_003_000 }), 0);
-        assert_eq!(timeline.drift_ms(Now { instant: later, unix_ms: 903_000 }), -100_000);
+        assert_eq!(timeline.drift_ms(Now { instant: later, unix_ms: 1_003_000, ..start }), 0);
+        assert_eq!(timeline.drift_ms(Now { instant: later, unix_ms: 903_000, ..start }), -100_000);
     }
 }

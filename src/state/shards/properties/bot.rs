@@ -51,6 +51,17 @@ pub(super) enum Event {
     },
     GatewayStarts,
     Thaw,
+    /// Discord counts for an answer.
+    DiscordCounts {
+        run: u64,
+        asked: u64,
+        answers_in: u64,
+    },
+    DiscordAnswers {
+        run: u64,
+        asked: u64,
+        limit: SessionStartLimit,
+    },
 }
 
 pub(super) struct Bot {
@@ -94,7 +105,8 @@ impl Bot {
         let total = if prompt { 2 * count } else { 2 * count + 5 + dice.below(count * 4) };
         let now = gateway.now_ms();
         let mut discord = Discord::new(story.max_concurrency, story.shard_count, total, now);
-        gateway.step(Input::SessionStartLimit(discord.limit(now)), &mut dice);
+        let limit = Input::SessionStartLimit { limit: discord.limit(now), asked_at: gateway.instant(now) };
+        gateway.step(limit, &mut dice);
         let number = if prompt { story.shard_count } else { (story.shard_count + 2).min(40) };
         let mut bot = Self {
             gateway,
@@ -215,6 +227,16 @@ impl Bot {
             }
             Event::GatewayStarts => self.start_gateway(),
             Event::Thaw => self.operate(Command::Thaw),
+            Event::DiscordCounts { run, asked, answers_in } => {
+                let limit = self.discord.limit(self.gateway.now_ms());
+                self.schedule(answers_in, Event::DiscordAnswers { run, asked, limit });
+            }
+            Event::DiscordAnswers { run, asked, limit } => {
+                if self.gateway.runs == run {
+                    let asked_at = self.gateway.instant(asked);
+                    self.step(Input::SessionStartLimit { limit, asked_at });
+                }
+            }
         }
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Gateway {
     /// In how many steps it crashes once; 0: never.
     pub(super) crashes_one_in: u64,
     pub(super) is_up: bool,
+    /// Counts its processes.
+    pub(super) runs: u64,
     /// What happened, and how often.
     pub(super) seen: BTreeMap<&'static str, u64>,
 }
@@ -45,8 +47,11 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(settings: Settings) -> Self {
         let start = Instant::now();
-        let pool =
-            ShardPool::restore(Snapshot::default(), settings, Now { instant: start, unix_ms: START_MS });
+        let pool = ShardPool::restore(
+            Snapshot::default(),
+            settings,
+            Now { instant: start, unix_ms: START_MS, stood_still: Duration::ZERO },
+        );
         Self {
             pool: pool.unwrap(),
             // A restart follows the store.
@@ -63,6 +68,7 @@ impl Gateway {
             steps: 0,
             crashes_one_in: 0,
             is_up: true,
+            runs: 1,
             seen: BTreeMap::new(),
         }
     }
@@ -76,7 +82,7 @@ impl Gateway {
     }
 
     fn now(&self) -> Now {
-        Now { instant: self.instant(self.now), unix_ms: self.now }
+        Now { instant: self.instant(self.now), unix_ms: self.now, stood_still: Duration::ZERO }
     }
 
     pub(super) fn pass_to(&mut self, ms: u64) {
@@ -182,6 +188,7 @@ impl Gateway {
         }
         assert_same(&self.pool.snapshot(), &self.stored);
         (self.is_up, self.last_sweep) = (true, None);
+        self.runs += 1;
         self.open.clear();
         let leased =
             self.stored.shards.iter().filter_map(|(shard, record)| Some((*shard, record.lease.clone()?)));
@@ -306,7 +313,7 @@ impl Gateway {
 
 /// What is in memory is what is stored.
 fn assert_same(memory: &Snapshot, stored: &Snapshot) {
-    let parts = |it: &Snapshot| (it.pool.clone(), it.budget, it.epochs.clone(), it.permits.clone());
+    let parts = |it: &Snapshot| (it.pool.clone(), it.budget.clone(), it.epochs.clone(), it.permits.clone());
     assert_eq!(parts(memory), parts(stored), "memory and store");
     for (shard, record) in memory.shards.iter().chain(&stored.shards) {
         let both = (memory.shards.get(shard), stored.shards.get(shard));

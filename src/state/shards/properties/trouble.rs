@@ -28,8 +28,10 @@ impl Bot {
             16..=18 => self.reshard(),
             19 => self.operate(Command::AbortReshard),
             20 => {
-                let limit = self.discord.limit(self.gateway.now_ms());
-                self.step(Input::SessionStartLimit(limit));
+                // A request takes up to ten seconds; when Discord counts meanwhile is not known.
+                let (counts_in, answers_in) = (self.dice.below(5 * SECOND), self.dice.below(5 * SECOND));
+                let (run, asked) = (self.gateway.runs, self.gateway.now_ms());
+                self.schedule(counts_in, Event::DiscordCounts { run, asked, answers_in });
             }
             // One shard dies again and again.
             21 | 22 => self.die_in_a_loop(),

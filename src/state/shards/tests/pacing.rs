@@ -86,21 +86,15 @@ fn a_claim_waits_for_its_own_key_while_others_go_on() {
     assert_eq!(table.wait(3_500), ["4 to b", "#2 b: has 4 epoch 1"]);
 }
 
-fn limit(remaining: u64) -> Input<u32> {
+fn limit(remaining: u64) -> SessionStartLimit {
     let total = 10;
-    Input::SessionStartLimit(SessionStartLimit {
-        shards: 1,
-        max_concurrency: 1,
-        total,
-        remaining,
-        reset_after_ms: 10 * MINUTE,
-    })
+    SessionStartLimit { shards: 1, max_concurrency: 1, total, remaining, reset_after_ms: 10 * MINUTE }
 }
 
 #[test]
 fn when_the_budget_is_used_up_everybody_waits_for_its_reset() {
     let mut table = Table::paced(4);
-    table.step(limit(1));
+    table.limit(limit(1));
     let told = table.ask("a");
     assert_eq!(
         told[..2],
@@ -113,9 +107,24 @@ fn when_the_budget_is_used_up_everybody_waits_for_its_reset() {
 }
 
 #[test]
+fn an_answer_of_discords_is_judged_by_when_it_was_asked_whatever_went_by_since() {
+    for stood_still in [Duration::ZERO, Duration::from_hours(1)] {
+        let mut table = Table::of(4);
+        let asked = table.now.instant + stood_still;
+        table.ask("a");
+        table.now.stood_still = stood_still;
+        table.wait(9 * SECOND);
+        table.step(Input::SessionStartLimit { limit: limit(1), asked_at: asked });
+        assert_eq!(table.pool.report(table.now).budget.unwrap().remaining, 0, "{stood_still:?}");
+        table.limit(limit(1));
+        assert_eq!(table.pool.report(table.now).budget.unwrap().remaining, 1, "its permit has run out");
+    }
+}
+
+#[test]
 fn who_finds_the_budget_promised_to_those_before_it_is_told_so() {
     let mut table = Table::paced(4);
-    table.step(limit(2));
+    table.limit(limit(2));
     table.ask("a");
     assert_eq!(table.ask("b"), ["#2 b: waits at 1 identify_rate_limit for 4500 ms"]);
     assert_eq!(table.ask("c"), ["#3 c: waits at 2 budget_exhausted for 597000 ms"]);
@@ -133,8 +142,8 @@ fn discords_max_concurrency_takes_the_place_of_the_setting() {
     };
     let warning =
         "! Discord recommends 64 shards, and there are 32: POST /api/v1/shards/reshard changes that";
-    assert_eq!(table.step(Input::SessionStartLimit(limit)), [warning]);
-    assert_eq!(table.step(Input::SessionStartLimit(limit)), [""; 0], "said once");
+    assert_eq!(table.limit(limit), [warning]);
+    assert_eq!(table.limit(limit), [""; 0], "said once");
     for index in 0..20 {
         table.pass(1);
         table.requests += 1;

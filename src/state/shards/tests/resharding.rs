@@ -162,13 +162,13 @@ fn a_dry_run_tells_what_it_takes_and_changes_nothing() {
 }
 
 fn told_limit(table: &mut Table, max_concurrency: u32, remaining: u64) {
-    table.step(Input::SessionStartLimit(SessionStartLimit {
+    table.limit(SessionStartLimit {
         shards: 32,
         max_concurrency,
         total: 1_000,
         remaining,
         reset_after_ms: MINUTE,
-    }));
+    });
 }
 
 #[test]

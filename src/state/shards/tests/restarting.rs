@@ -100,7 +100,7 @@ fn a_budget_is_not_forgotten_and_neither_is_discords_max_concurrency() {
         remaining: 2,
         reset_after_ms: 60 * MINUTE,
     };
-    table.step(Input::SessionStartLimit(limit));
+    table.limit(limit);
     table.ask("a");
     table.restart_after(MINUTE);
     assert_eq!(table.pool.report(table.now).budget.unwrap().remaining, 1);
