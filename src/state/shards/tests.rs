@@ -66,7 +66,7 @@ impl Table {
 
     /// Discord answers at once.
     fn limit(&mut self, limit: SessionStartLimit) -> Vec<String> {
-        let asked_at = self.now.instant + Duration::from_millis(SECOND);
+        let asked_at = self.now.instant + self.now.stood_still + Duration::from_millis(SECOND);
         self.step(Input::SessionStartLimit { limit, asked_at })
     }
 
