@@ -106,6 +106,8 @@ pub struct ShardPool<R> {
     epochs: Epochs,
     pacing: Pacing,
     budget: Budget,
+    /// As Discord recommended last in this run.
+    recommended: Option<u32>,
     notice: Notice,
     frozen: Option<FrozenRecord>,
     retired: BTreeMap<u32, u64>,
@@ -243,12 +245,11 @@ impl<R: Clone> ShardPool<R> {
     }
 
     fn limit(&mut self, limit: SessionStartLimit, asked_at: Instant, now: u64, actions: &mut Vec<Action<R>>) {
-        let before = self.budget.known().map(|record| record.recommended_shards);
         let asked = self.timeline.real_ms(asked_at);
         actions.extend(self.budget.update(limit, asked, now).map(Action::Warn));
         self.told.is_stale = true;
         let shard_count = self.target().shard_count();
-        if limit.shards > shard_count && before != Some(limit.shards) {
+        if self.recommended.replace(limit.shards) != Some(limit.shards) && limit.shards > shard_count {
             actions.push(Action::Warn(Warning::MoreShardsRecommended {
                 recommended: limit.shards,
                 shard_count,

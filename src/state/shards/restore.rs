@@ -72,6 +72,7 @@ impl<R: Clone> ShardPool<R> {
             epochs: Epochs { by_id: epochs, dirty: BTreeSet::new() },
             pacing,
             budget,
+            recommended: None,
             notice,
             frozen: record.frozen,
             retired: record.retired,

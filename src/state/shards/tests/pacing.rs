@@ -144,6 +144,8 @@ fn discords_max_concurrency_takes_the_place_of_the_setting() {
         "! Discord recommends 64 shards, and there are 32: POST /api/v1/shards/reshard changes that";
     assert_eq!(table.limit(limit), [warning]);
     assert_eq!(table.limit(limit), [""; 0], "said once");
+    table.restart_after(SECOND);
+    assert_eq!(table.limit(limit), [warning], "for each run");
     for index in 0..20 {
         table.pass(1);
         table.requests += 1;
