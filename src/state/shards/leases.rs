@@ -220,9 +220,7 @@ impl<R: Clone> ShardPool<R> {
         self.away.remove(service);
         self.unseen.0.remove(service);
         self.current.unclaim(service);
-        if let Some(next) = &mut self.next {
-            next.generation.unclaim(service);
-        }
+        self.doubt(service, now);
         for shard in self.missed_revokes(service, now) {
             let Shard { shard_count, shard_id } = shard;
             let reason = "it was lost while this service was away".to_owned();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use crate::protocol::error::ErrorCode;
-use crate::protocol::name::Name;
+use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op;
 
 use super::generation::Generation;
@@ -197,12 +197,34 @@ impl<R: Clone> ShardPool<R> {
         }
     }
 
+    /// The service came back, and its process may be another, with nothing connected to Discord: what it
+    /// holds of the generation that is being filled is not ready until it says so again.
+    pub(super) fn doubt(&mut self, service: &Name, now: u64) {
+        let Some(next) = &mut self.next else { return };
+        next.generation.unclaim(service);
+        let ids: Vec<ShardId> = next.generation.held_by(service.as_str()).collect();
+        for id in ids {
+            let mut reports = false;
+            next.generation.change_lease(id, |lease| {
+                (lease.state, reports) = (None, lease.reports);
+            });
+            next.assumed.retain(|(_, other)| *other != id);
+            if !reports {
+                next.assumed.insert((now + millis(self.settings.permit_ttl), id));
+            }
+        }
+    }
+
     pub(super) fn assume_ready(&mut self, now: u64) {
         let ttl_ms = millis(self.settings.permit_ttl);
         let Some(next) = &mut self.next else { return };
         while let Some(&due) = next.assumed.first().filter(|(at, _)| *at <= now) {
             next.assumed.remove(&due);
             let id = due.1;
+            // Then its permit is still to come.
+            if self.queue.wants(next.generation.shard(id)) {
+                continue;
+            }
             next.generation.change_lease(id, |lease| {
                 if !lease.reports && lease.state.is_none() && lease.accepted_ms + ttl_ms <= now {
                     lease.state = Some(op::LeaseState::Ready);

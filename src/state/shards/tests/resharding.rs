@@ -81,7 +81,52 @@ fn nothing_switches_while_a_new_holder_is_away() {
     table.away("x");
     let told = table.tell_with("a", ready(2));
     assert_eq!(told, [""; 0]);
-    assert_eq!(table.resumed("x").first().map(String::as_str), Some("now 3: x y a"));
+    assert_eq!(table.resumed("x"), [""; 0], "another process of it may have come");
+    assert_eq!(table.tell_with("x", ready(0)).first().map(String::as_str), Some("now 3: x y a"));
+}
+
+#[test]
+fn who_came_back_and_never_tells_its_state_is_taken_for_ready_when_its_next_permit_has_run_out() {
+    let mut table = Table::paced(1);
+    table.settings.shard_count = None;
+    table.ask("a");
+    reshard(&mut table, 2, Mode::Rolling);
+    table.wait(MINUTE);
+    table.ask("x");
+    table.wait(MINUTE);
+    table.resumed("x");
+    table.connect("b", claim(0, 1));
+    table.death("a", None);
+    assert_eq!(table.ask("x"), ["#5 x: waits at 1 identify_rate_limit for 4500 ms"]);
+    assert_eq!(table.ask("y"), ["#6 y: waits at 2 identify_rate_limit for 9000 ms"]);
+    assert_eq!(table.wait(3_500)[0], "#5 x: has 0 epoch 2", "its permit, and it lives for 5 s");
+    assert_eq!(table.wait(5_500)[..2], ["1 to y", "#6 y: has 1 epoch 1"]);
+    assert_eq!(table.wait(4_999), [""; 0]);
+    assert_eq!(table.wait(1).first().map(String::as_str), Some("now 2: x y"));
+}
+
+#[test]
+fn nothing_switches_while_who_came_back_waits_for_its_permit() {
+    let mut table = Table::paced(1);
+    reshard(&mut table, 2, Mode::Rolling);
+    table.ask("x");
+    table.tell_with(
+        "x",
+        op::ShardState { shard_id: 0, shard_count: None, state: LeaseState::Identifying, resume: None },
+    );
+    table.wait(MINUTE);
+    table.ask("y");
+    table.wait(4 * SECOND);
+    table.operate(Command::Freeze).0.unwrap();
+    table.resumed("y");
+    assert_eq!(table.ask("y"), ["#4 y: waits at 1 frozen"]);
+    table.tell_with(
+        "x",
+        op::ShardState { shard_id: 0, shard_count: None, state: LeaseState::Ready, resume: None },
+    );
+    assert_eq!(table.wait(MINUTE), [""; 0], "y is not connected");
+    table.operate(Command::Thaw).0.unwrap();
+    assert_eq!(table.wait(5_000).first().map(String::as_str), Some("now 2: x y"));
 }
 
 fn ready(shard_id: u32) -> op::ShardState {
@@ -112,11 +157,13 @@ fn a_reshard_survives_a_restart_in_the_middle() {
     fill_but_the_last(&mut table);
     table.restart_after(SECOND);
     assert_eq!(table.pool.holders(), [Some(name("a")), Some(name("b"))]);
-    for service in ["b", "x", "y"] {
+    for (service, id) in [("b", None), ("x", Some(0)), ("y", Some(1))] {
         assert_eq!(table.resumed(service), [""; 0]);
+        id.into_iter().for_each(|id| assert_eq!(table.tell_with(service, ready(id)), [""; 0]));
     }
     assert_eq!(table.wait(10 * SECOND), [""; 0], "a has not come back");
-    assert_eq!(table.resumed("a").first().map(String::as_str), Some("now 3: x y a"));
+    assert_eq!(table.resumed("a"), [""; 0], "and says that it is ready");
+    assert_eq!(table.tell_with("a", ready(2)).first().map(String::as_str), Some("now 3: x y a"));
 }
 
 #[test]
