@@ -31,6 +31,9 @@ pub(crate) use self::step::now;
 /// How long after a failed write it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is looked whether the wall clock was set. What is stored is wrong for that long.
+const CLOCK_INTERVAL: Duration = Duration::from_millis(250);
+
 /// The pool as it was found at the start, and where its changes go: `None` is nowhere.
 pub struct Restored {
     pub pool: ShardPool<ConnectionId>,
@@ -80,6 +83,9 @@ impl Actor for ShardAllocator {
     fn started(&mut self, context: &mut Self::Context) {
         // A restart drops what was scheduled.
         (self.alarm, self.retry) = (None, None);
+        if self.store.is_some() {
+            context.run_interval(CLOCK_INTERVAL, Self::look_at_the_clock);
+        }
         if self.unstored.is_some() {
             self.retry_after(RETRY_INTERVAL, context);
         } else {
@@ -203,6 +209,14 @@ impl ShardAllocator {
         self.clock.stand_still_since(decided);
         if !done.actions.is_empty() || done.answer.is_some() {
             self.gateway.do_send(done);
+        }
+    }
+
+    fn look_at_the_clock(&mut self, context: &mut Context<Self>) {
+        if self.unstored.is_none() && self.pool.is_clock_off(self.clock.now()) {
+            log::warn!("the wall clock was set: what is stored is brought to its time");
+            self.backlog.push(Input::Wake, None);
+            self.work(context);
         }
     }
 

@@ -13,7 +13,8 @@
 //!   except where it is the gateway that stops: then leases stand, and nobody is told `Down`.
 //!   Discord's answers come in as [`Input::SessionStartLimit`].
 //! - **Time**: call `step(Input::Wake, now)` at [`ShardPool::next_wake`], which is to be asked after
-//!   every step. Late is allowed, early has no effect.
+//!   every step. Late is allowed, early has no effect. And wherever [`ShardPool::is_clock_off`], which
+//!   is to be asked several times a second.
 //! - **Out**: carry out the actions in order. [`Action::Persist`] is always the first, is one
 //!   transaction, and must be durable before any action after it is done; with none after it, it
 //!   may be written later, but in order. Where it fails, nothing after it may be done, and the pool
@@ -179,6 +180,12 @@ impl<R: Clone> ShardPool<R> {
         for_those_who_wait.chain(unseen).chain(assumed).min().map(|ms| self.timeline.instant(ms))
     }
 
+    /// Whether the wall clock was set, so that a restart would misread what is stored: the next step
+    /// stores it anew.
+    pub fn is_clock_off(&self, now: Now) -> bool {
+        self.timeline.is_off(now)
+    }
+
     /// The ids leased to that service, in rising order: those that ACCEPT lists.
     pub fn shards_of(&self, service: &str) -> Vec<ShardId> {
         let ids: BTreeSet<_> = self.generations().flat_map(|it| it.held_by(service)).collect();
@@ -311,6 +318,9 @@ impl<R: Clone> ShardPool<R> {
     }
 
     fn take_changes(&mut self, now: Now) -> Vec<Change> {
+        if self.timeline.adjust(now) {
+            self.touch();
+        }
         let mut changes: Vec<_> = std::mem::take(&mut self.forgotten)
             .into_iter()
             .map(|shard_count| Change::ForgetGeneration { shard_count })
@@ -334,6 +344,17 @@ impl<R: Clone> ShardPool<R> {
             }
         }
         changes
+    }
+
+    /// All that has a time is to be stored anew.
+    fn touch(&mut self) {
+        self.is_dirty = true;
+        self.budget.touch();
+        self.pacing.touch();
+        self.current.touch();
+        if let Some(next) = &mut self.next {
+            next.generation.touch();
+        }
     }
 
     fn record(&self) -> PoolRecord {

@@ -124,11 +124,22 @@ impl Clock {
     }
 }
 
+/// What reading two clocks takes at most; whoever was interrupted meanwhile reads them again.
+const BETWEEN_CLOCKS: Duration = Duration::from_millis(5);
+
 /// By both clocks.
 pub(crate) fn now() -> Now {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let read = || (Instant::now(), SystemTime::now());
+    let (mut instant, mut wall) = read();
+    for _ in 0..3 {
+        if instant.elapsed() <= BETWEEN_CLOCKS {
+            break;
+        }
+        (instant, wall) = read();
+    }
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-    Now { instant: Instant::now(), unix_ms, stood_still: Duration::ZERO }
+    Now { instant, unix_ms, stood_still: Duration::ZERO }
 }
 
 #[cfg(test)]

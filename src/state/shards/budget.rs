@@ -130,6 +130,11 @@ impl Budget {
         true
     }
 
+    /// It is to be stored anew.
+    pub(super) fn touch(&mut self) {
+        self.dirty = true;
+    }
+
     pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
         if std::mem::take(&mut self.dirty)
             && let Some(record) = self.record()

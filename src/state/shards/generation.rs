@@ -278,6 +278,12 @@ impl Generation {
         self.ready
     }
 
+    /// All is to be stored anew.
+    pub(super) fn touch(&mut self) {
+        let records = (0..).map(ShardId).zip(&self.slots);
+        self.dirty.extend(records.filter(|(_, it)| **it != ShardRecord::default()).map(|(id, _)| id));
+    }
+
     pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
         for id in std::mem::take(&mut self.dirty) {
             changes.push(Change::Shard { shard: self.shard(id), record: self.record(id).clone() });

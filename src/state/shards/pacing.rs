@@ -129,6 +129,11 @@ impl Pacing {
         &self.permits
     }
 
+    /// All is to be stored anew.
+    pub(super) fn touch(&mut self) {
+        self.dirty.extend(self.permits.keys());
+    }
+
     pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
         if std::mem::take(&mut self.rekeyed) {
             changes.push(Change::ForgetPermits);

@@ -262,6 +262,23 @@ impl Snapshot {
         }
     }
 
+    /// With all times moved by so many ms.
+    #[cfg(test)]
+    pub(super) fn shifted(&self, by: i64) -> Self {
+        let epochs = self.epochs.iter().map(|(&shard_id, &epoch)| Change::Epoch { shard_id, epoch });
+        let permits = self.permits.iter().map(|(&key, &record)| Change::Permit { key, record });
+        let shards =
+            self.shards.iter().map(|(&shard, record)| Change::Shard { shard, record: record.clone() });
+        let changes = self.pool.clone().map(Change::Pool).into_iter();
+        let changes = changes.chain(self.budget.clone().map(Change::Budget));
+        let mut shifted = Self::default();
+        for mut change in changes.chain(epochs).chain(permits).chain(shards) {
+            change.shift(by);
+            shifted.apply(&change);
+        }
+        shifted
+    }
+
     /// Reads back what [`Change::entry`] put, in any order.
     pub fn read<'a>(entries: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, DamagedEntry> {
         let mut snapshot = Self::default();

@@ -89,7 +89,8 @@ impl Table {
     fn note(&mut self, actions: &[Action<u32>]) -> Vec<String> {
         self.note_stored(actions);
         self.pool.check_invariants();
-        assert_eq!(self.stored, self.pool.snapshot(), "what is stored");
+        let stored = self.stored.shifted(-self.pool.timeline.drift_ms(self.now));
+        assert_eq!(stored, self.pool.snapshot(), "what is stored");
         actions.iter().filter_map(line).collect()
     }
 

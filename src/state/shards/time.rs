@@ -13,6 +13,10 @@ pub struct Now {
     pub stood_still: Duration,
 }
 
+/// A wall clock that moved by more than this against the monotonic one was set, or is being brought to
+/// another time: what is stored goes by what it was. Much less than what permits have to spare.
+const STEP_MS: u64 = 100;
+
 /// The pool's own time in ms: Unix time as it was at the start, and from then on by the monotonic
 /// clock alone. So a jump of the wall clock moves no deadline.
 #[derive(Debug, Clone, Copy)]
@@ -20,11 +24,13 @@ pub(super) struct Timeline {
     start: Now,
     /// As of the last step.
     stood_still: Duration,
+    /// How far the wall clock was ahead of the real monotonic one when everything was stored by it.
+    ahead_ms: i64,
 }
 
 impl Timeline {
     pub(super) fn new(start: Now) -> Self {
-        Self { start, stood_still: start.stood_still }
+        Self { start, stood_still: start.stood_still, ahead_ms: Self::ahead_ms(start, start) }
     }
 
     pub(super) fn start_ms(&self) -> u64 {
@@ -50,6 +56,26 @@ impl Timeline {
         self.start.instant + Duration::from_millis(ms.saturating_sub(self.start.unix_ms))
     }
 
+    /// Whether the wall clock was set since everything was stored by it.
+    pub(super) fn is_off(&self, now: Now) -> bool {
+        Self::ahead_ms(self.start, now).abs_diff(self.ahead_ms) > STEP_MS
+    }
+
+    /// As [`is_off`](Self::is_off), and everything is stored now if it was.
+    pub(super) fn adjust(&mut self, now: Now) -> bool {
+        let is_off = self.is_off(now);
+        if is_off {
+            self.ahead_ms = Self::ahead_ms(self.start, now);
+        }
+        is_off
+    }
+
+    fn ahead_ms(start: Now, now: Now) -> i64 {
+        let real = now.instant + now.stood_still;
+        let passed = real.saturating_duration_since(start.instant + start.stood_still);
+        now.unix_ms.cast_signed() - (start.unix_ms + millis(passed)).cast_signed()
+    }
+
     /// How far the wall clock is ahead of this time by now.
     pub(super) fn drift_ms(&self, now: Now) -> i64 {
         now.unix_ms.cast_signed() - self.ms(now.instant).cast_signed()
@@ -73,5 +99,19 @@ mod tests {
         assert_eq!(timeline.instant(1_003_000), later);
         assert_eq!(timeline.drift_ms(Now { instant: later, unix_ms: 1_003_000, ..start }), 0);
         assert_eq!(timeline.drift_ms(Now { instant: later, unix_ms: 903_000, ..start }), -100_000);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_off_until_everything_is_stored_by_it_and_a_standstill_is_no_such_thing() {
+        let start = Now { instant: Instant::now(), unix_ms: 1_000_000, stood_still: Duration::ZERO };
+        let mut timeline = Timeline::new(start);
+        let later = Now { instant: start.instant + Duration::from_secs(3), unix_ms: 1_003_100, ..start };
+        assert!(!timeline.is_off(later));
+        let stood = Now { stood_still: Duration::from_mins(1), unix_ms: later.unix_ms + 60_000, ..later };
+        assert!(!timeline.is_off(stood));
+        for unix_ms in [1_003_101, 1_000_000] {
+            let set = Now { unix_ms, ..later };
+            assert!(timeline.is_off(set) && timeline.adjust(set) && !timeline.adjust(set), "{unix_ms}");
+        }
     }
 }

@@ -122,6 +122,23 @@ fn a_clock_that_was_set_back_holds_nothing_back_for_longer_than_usual() {
 }
 
 #[test]
+fn a_clock_that_is_set_forward_before_a_restart_shortens_nothing() {
+    for hours in [1, -1] {
+        let mut table = Table::paced(2);
+        table.ask("a");
+        table.vanish("a");
+        table.now.unix_ms = table.now.unix_ms.saturating_add_signed(hours * 60 * 60 * 1_000);
+        assert!(table.pool.is_clock_off(table.now), "the driver has to look");
+        table.step(Input::Wake);
+        assert!(!table.pool.is_clock_off(table.now));
+        table.restart_after(SECOND);
+        let opens = table.pool.pacing.next_opening().unwrap() - table.now.unix_ms;
+        assert_eq!(opens, 2_500, "3 s after the permit");
+        assert_eq!(table.view(0).awaits, Some(Awaits::Notice { in_ms: 43 * SECOND }));
+    }
+}
+
+#[test]
 fn a_setting_that_differs_from_what_is_stored_is_refused_and_told_how_to_mend_it() {
     let mut table = Table::of(4);
     table.ask("a");
