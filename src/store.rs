@@ -63,6 +63,9 @@ pub struct Store {
     directory: PathBuf,
     /// `None` after a failed write: it is opened anew for the next one.
     database: Option<Database>,
+    /// What each write takes longer, for tests.
+    #[cfg(feature = "fault-injection")]
+    slowness: std::time::Duration,
     /// Kept for its lock, which ends with the process, however that ends.
     _lock: File,
 }
@@ -105,7 +108,13 @@ impl Store {
             create(directory)?;
         }
         let database = Some(open(&file)?);
-        Ok(Self { directory: directory.to_owned(), database, _lock: lock })
+        Ok(Self {
+            directory: directory.to_owned(),
+            database,
+            #[cfg(feature = "fault-injection")]
+            slowness: std::time::Duration::ZERO,
+            _lock: lock,
+        })
     }
 
     pub fn path(&self) -> PathBuf {
@@ -124,12 +133,20 @@ impl Store {
     /// Makes the changes durable, all or none. To be called again with the same ones after an error:
     /// what became of them is not known then. They are whole records, so twice does no harm.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        #[cfg(feature = "fault-injection")]
+        std::thread::sleep(self.slowness);
         self.database()?;
         // Not put back where it fails: redb refuses everything after an error of the disk.
         let database = self.database.take().expect("it was opened just now");
         write(&database, changes).map_err(|error| unusable(&self.path(), &error))?;
         self.database = Some(database);
         Ok(())
+    }
+
+    /// From now on each write takes so much longer, for tests.
+    #[cfg(feature = "fault-injection")]
+    pub fn slow_down(&mut self, by: std::time::Duration) {
+        self.slowness = by;
     }
 
     fn database(&mut self) -> Result<&Database, StoreError> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
 use tokio::sync::oneshot;
 
-use self::step::{Clock, Step, Unstored};
+use self::step::{Clock, Pace, Step, Unstored};
 use super::gateway::Gateway;
 use super::link::OpPermit;
 use super::supervision::guard;
@@ -47,6 +47,8 @@ pub struct ShardAllocator {
     gateway: Addr<Gateway>,
     shared: Arc<Shared>,
     clock: Clock,
+    /// Of the store.
+    pace: Pace,
     backlog: Backlog<ConnectionId, Option<OpPermit>>,
     /// The last step, until it is stored.
     unstored: Option<Step>,
@@ -67,6 +69,7 @@ impl ShardAllocator {
             gateway,
             shared,
             clock: Clock::default(),
+            pace: Pace::default(),
             backlog: Backlog::default(),
             unstored: None,
             retry: None,
@@ -173,7 +176,7 @@ impl ShardAllocator {
             self.shared.store.begin(Instant::now());
             #[cfg(feature = "fault-injection")]
             assert!(!std::mem::take(&mut self.crash_at_write), "as asked");
-            if let Err(why) = step.write(store) {
+            if let Err(why) = step.write(store, &mut self.pace) {
                 if let Unstored::Failed(_) = why {
                     step.leave_unanswered();
                 }
@@ -283,6 +286,8 @@ pub enum Crash {
     Now,
     /// When the next step is decided and not stored yet.
     AtTheNextWrite,
+    /// No panic: from now on each write takes longer by that.
+    SlowDown(Duration),
 }
 
 #[cfg(feature = "fault-injection")]
@@ -290,9 +295,10 @@ impl Handler<Crash> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, crash: Crash, context: &mut Self::Context) {
-        if let Crash::AtTheNextWrite = crash {
-            self.crash_at_write = true;
-            return;
+        match crash {
+            Crash::Now => {}
+            Crash::AtTheNextWrite => return self.crash_at_write = true,
+            Crash::SlowDown(by) => return self.store.iter_mut().for_each(|store| store.slow_down(by)),
         }
         let panics = &self.shared.panics;
         guard::<Self, ()>("ShardAllocator", Part::Allocator, panics, context, |_| panic!("as asked"));

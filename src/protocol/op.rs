@@ -103,6 +103,8 @@ pub enum FaultIn {
     Store,
     /// Nobody panics: a message is counted that never was.
     Account,
+    /// Nobody panics: each write of the allocator takes a second.
+    SlowDisk,
     /// Nobody panics: Discord is said to have 3 of 10 session starts left.
     Budget,
 }

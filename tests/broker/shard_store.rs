@@ -406,3 +406,17 @@ fn a_panic_between_decision_and_disk_loses_neither() {
     let gateway = start(&directory, &[]);
     assert_eq!(return_as(&gateway, "b").1, json!([1]));
 }
+
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_disk_that_is_always_slow_grants_still() {
+    let directory = scratch();
+    let gateway = start(&directory, &["--shards=2", "--max-concurrency=2"]);
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    a.send_op(&json!({"panic": "slow_disk"}));
+    assert_eq!(connect(&mut a)["shard_id"], 0);
+    gateway.wait_for_log("it is done again as of later");
+    assert_eq!(connect(&mut b)["shard_id"], 1);
+    kill(gateway);
+    assert_eq!(stored(&directory).epochs.len(), 2);
+}

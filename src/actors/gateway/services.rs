@@ -64,6 +64,11 @@ impl Gateway {
                 return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::AtTheNextWrite));
             }
             #[cfg(feature = "fault-injection")]
+            ServiceOp::Fault(op::Fault { panic: op::FaultIn::SlowDisk }) => {
+                let crash = || Crash::SlowDown(std::time::Duration::from_secs(1));
+                return self.allocator.iter().for_each(|allocator| allocator.do_send(crash()));
+            }
+            #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Account }) => {
                 let entry = self.routes.shared().accounts.entry(&service, None);
                 return entry.accept(Amount::message(1));

@@ -9,10 +9,13 @@ use crate::protocol::name::ConnectionId;
 use crate::state::shards::{Action, Change, Now};
 use crate::store::Store;
 
-/// A write that took longer counts as failed, and is done again with its times moved: after a restart
-/// nothing but the store tells when a permit was given. Discord wants 5 s between two, and
-/// `identify_interval_ms` is so much more.
-const SLOWEST_WRITE: Duration = Duration::from_millis(500);
+/// A write that took so much longer than was reckoned with counts as failed, and is done again with its
+/// times moved: after a restart nothing but the store tells when a permit was given. Discord wants 5 s
+/// between two, and `identify_interval_ms` is so much more.
+const LATEST: Duration = Duration::from_millis(500);
+
+/// No write is reckoned to take longer. A disk that is slower than that grants nothing.
+const SLOWEST_WRITE: Duration = Duration::from_hours(1);
 
 /// What a write usually takes at most. For the rest of a longer one the pool's time stands still.
 const USUAL_WRITE: Duration = Duration::from_millis(20);
@@ -53,19 +56,21 @@ impl Step {
     }
 
     /// Makes its changes durable. To be called again after an error.
-    pub(super) fn write(&mut self, store: &mut Store) -> Result<(), Unstored> {
+    pub(super) fn write(&mut self, store: &mut Store, pace: &mut Pace) -> Result<(), Unstored> {
         if self.changes.is_empty() {
             return Ok(());
         }
-        self.move_times();
+        self.move_times(pace.reckoned);
         let begun = Instant::now();
         store.apply(&self.changes).map_err(|error| Unstored::Failed(error.to_string()))?;
-        check_time(begun.elapsed(), store)
+        pace.note(begun.elapsed()).map_err(|why| {
+            Unstored::Late(format!("data_dir: a write to {} took {why}", store.path().display()))
+        })
     }
 
-    /// Brings the times of a step that waited to the present.
-    fn move_times(&mut self) {
-        let late = self.decided.elapsed();
+    /// Brings the times of a step that waited to the moment at which it will be stored.
+    fn move_times(&mut self, reckoned: Duration) {
+        let late = self.decided.elapsed() + reckoned;
         if late > USUAL_WRITE {
             let late_ms = i64::try_from(late.as_millis()).unwrap_or(i64::MAX);
             let by = late_ms - self.moved_ms;
@@ -85,14 +90,29 @@ impl Step {
     }
 }
 
-fn check_time(took: Duration, store: &Store) -> Result<(), Unstored> {
-    if took <= SLOWEST_WRITE {
-        return Ok(());
+/// How long the disk takes. What is stored is written as of the end of its write: a disk that always
+/// takes long would else never be in time. Stored too late does no harm: after a restart a permit then
+/// holds a little longer.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// What the next write is reckoned to take.
+    reckoned: Duration,
+}
+
+impl Pace {
+    /// A write took that long; the error says so where that was too long for what it wrote. The next
+    /// one is reckoned to take twice as long then, so that one of few is in time; a quick disk halves
+    /// that again each time.
+    fn note(&mut self, took: Duration) -> Result<(), String> {
+        let most = self.reckoned + LATEST;
+        if took > most {
+            self.reckoned = (took * 2).min(SLOWEST_WRITE);
+            return Err(format!("{took:?}, expected {most:?} at most; it is done again as of later"));
+        }
+        let halved = if self.reckoned > LATEST { self.reckoned / 2 } else { Duration::ZERO };
+        self.reckoned = if took > LATEST { took.max(halved) } else { halved };
+        Ok(())
     }
-    let path = store.path();
-    let path = path.display();
-    let why = format!("data_dir: a write to {path} took {took:?}, expected {SLOWEST_WRITE:?} at most");
-    Err(Unstored::Late(why))
 }
 
 /// The pool's time: the real one, less what was spent in waiting for the disk. What the pool decided
@@ -166,7 +186,7 @@ mod tests {
         let mut step = step();
         for waited_ms in [60_000, 90_000] {
             step.decided = Instant::now().checked_sub(Duration::from_millis(waited_ms)).unwrap();
-            assert!(step.write(&mut store).is_ok());
+            assert!(step.write(&mut store, &mut Pace::default()).is_ok());
             let permit = store.snapshot().unwrap().permits[&0];
             let waited = (permit.granted_ms - 1000, permit.next_ms - 6500);
             assert!(
@@ -180,12 +200,39 @@ mod tests {
 
     #[test]
     fn a_write_that_took_too_long_is_done_again() {
+        let mut pace = Pace::default();
+        assert!(pace.note(LATEST).is_ok());
+        let why = pace.note(LATEST + Duration::from_millis(1)).expect_err("it passed");
+        assert!(why.contains("501ms, expected 500ms at most"), "{why}");
+    }
+
+    #[test]
+    fn a_disk_is_in_time_soon_however_slow_it_is_and_never_by_more_than_was_reckoned() {
+        let mut dice = fastrand::Rng::with_seed(7);
+        for slow_ms in [501, 700, 3_000, 60_000, 1_200_000] {
+            let (mut pace, mut late_in_a_row) = (Pace::default(), 0);
+            for _ in 0..1_000 {
+                let took = Duration::from_millis(slow_ms + dice.u64(..slow_ms / 2));
+                let most = pace.reckoned + LATEST;
+                let is_late = pace.note(took).is_err();
+                assert_eq!(is_late, took > most);
+                late_in_a_row = if is_late { late_in_a_row + 1 } else { 0 };
+                assert!(late_in_a_row <= 1, "{slow_ms} ms: again and again");
+            }
+            (0..30).for_each(|_| pace.note(Duration::from_millis(1)).unwrap());
+            assert_eq!(pace.reckoned, Duration::ZERO, "a disk that has recovered is trusted");
+        }
+    }
+
+    #[test]
+    fn a_step_is_stored_as_of_the_end_of_its_write() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        assert!(check_time(SLOWEST_WRITE, &store).is_ok());
-        let late = check_time(SLOWEST_WRITE + Duration::from_millis(1), &store);
-        let Err(Unstored::Late(why)) = late else { panic!("it passed") };
-        assert!(why.contains("took 501ms, expected 500ms at most"), "{why}");
+        let mut store = Store::open(directory.path()).unwrap();
+        let mut pace = Pace { reckoned: Duration::from_mins(1) };
+        assert!(step().write(&mut store, &mut pace).is_ok());
+        let permit = store.snapshot().unwrap().permits[&0];
+        let moved = (permit.granted_ms - 1000, permit.next_ms - 6500);
+        assert!(moved.0 >= 60_000 && moved.0 < 70_000 && moved.0 == moved.1, "{moved:?}");
     }
 
     #[test]
