@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
 use tokio::sync::oneshot;
 
-use self::step::{Clock, Pace, Step, Unstored};
+use self::step::{Clock, Pace, Step, Unstored, refusal, stands_still};
 use super::gateway::Gateway;
 use super::link::OpPermit;
 use super::supervision::guard;
@@ -138,7 +138,9 @@ impl Handler<ShardInput> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, message: ShardInput, context: &mut Self::Context) {
-        self.backlog.push(message.input, message.permit);
+        let ShardInput { input, permit } = message;
+        self.tell_who_waits(&input);
+        self.wait_its_turn(input, permit);
         self.work(context);
     }
 }
@@ -158,6 +160,25 @@ impl Handler<Retry> for ShardAllocator {
 }
 
 impl ShardAllocator {
+    /// Puts an input behind those that wait, or refuses it where too many do.
+    fn wait_its_turn(&mut self, input: Input<ConnectionId>, permit: Option<OpPermit>) {
+        let refused = self.backlog.push(input, permit, |service| self.pool.knows(service));
+        let Some((input, permit)) = refused else { return };
+        if let Some(refusal) = refusal(input) {
+            self.gateway.do_send(ShardActions { actions: vec![refusal], permit, answer: None });
+        }
+    }
+
+    /// Tells who asks for an id while none can be granted that it has to wait.
+    fn tell_who_waits(&self, input: &Input<ConnectionId>) {
+        let Input::Connect { service, request, .. } = input else { return };
+        if let Some(step) = &self.unstored {
+            let before = step.granted().count() + self.pool.waiting() + self.backlog.requests();
+            let wait = stands_still(service.clone(), *request, before as u64 + 1);
+            self.gateway.do_send(ShardActions { actions: vec![wait], permit: None, answer: None });
+        }
+    }
+
     /// Does all there is to do, one step after the other, unless one cannot be stored.
     fn work(&mut self, context: &mut Context<Self>) {
         let shared = self.shared.clone();
@@ -178,7 +199,10 @@ impl ShardAllocator {
             assert!(!std::mem::take(&mut self.crash_at_write), "as asked");
             if let Err(why) = step.write(store, &mut self.pace) {
                 if let Unstored::Failed(_) = why {
-                    step.leave_unanswered();
+                    let waits = step.leave_unanswered();
+                    if !waits.is_empty() {
+                        self.gateway.do_send(ShardActions { actions: waits, permit: None, answer: None });
+                    }
                 }
                 self.put_off(why, context);
                 return false;
@@ -218,7 +242,7 @@ impl ShardAllocator {
     fn look_at_the_clock(&mut self, context: &mut Context<Self>) {
         if self.unstored.is_none() && self.pool.is_clock_off(self.clock.now()) {
             log::warn!("the wall clock was set: what is stored is brought to its time");
-            self.backlog.push(Input::Wake, None);
+            self.wait_its_turn(Input::Wake, None);
             self.work(context);
         }
     }

@@ -36,10 +36,12 @@ pub enum ErrorCode {
     StaleShard,
     /// The service's credential does not permit that target or op.
     Forbidden,
+    /// Too much waits for shard ids already, of all services together.
+    AtCapacity,
 }
 
 impl ErrorCode {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Malformed,
         Self::TooLarge,
         Self::UnroutableTopic,
@@ -56,6 +58,7 @@ impl ErrorCode {
         Self::NotShardHolder,
         Self::StaleShard,
         Self::Forbidden,
+        Self::AtCapacity,
     ];
 
     /// The word on the wire.
@@ -77,6 +80,7 @@ impl ErrorCode {
             Self::NotShardHolder => "not_shard_holder",
             Self::StaleShard => "stale_shard",
             Self::Forbidden => "forbidden",
+            Self::AtCapacity => "at_capacity",
         }
     }
 }

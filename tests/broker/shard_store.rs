@@ -334,9 +334,10 @@ fn nothing_is_granted_while_the_disk_takes_nothing() {
     // What comes meanwhile waits. One of those who wait goes away, and has lost its place.
     let (mut c, mut d) = (gateway.service("c"), gateway.service("d"));
     c.send_op(&json!({"opcode": 10}));
-    c.expect_nothing();
+    let frozen = |position: u64| json!({"opcode": 30, "reason": "frozen", "position": position});
+    assert_eq!((b.expect_op(30), c.expect_op(30)), (frozen(1), frozen(2)));
     d.send_op(&json!({"opcode": 10}));
-    d.expect_nothing();
+    assert_eq!(d.expect_op(30), frozen(3));
     c.close(4000);
     eventually("it is tried again", || {
         (gateway.metric("gateway_store_failures_total", "") > 2).then_some(())

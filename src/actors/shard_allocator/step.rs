@@ -5,8 +5,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{Answer, ShardActions};
 use crate::actors::link::OpPermit;
-use crate::protocol::name::ConnectionId;
-use crate::state::shards::{Action, Change, Now};
+use crate::protocol::error::ErrorCode;
+use crate::protocol::name::{ConnectionId, Name};
+use crate::protocol::op::{self, ShardWait, WaitReason};
+use crate::state::backlog::MAX_WAITING_OPS;
+use crate::state::shards::{Action, Change, Input, Now};
 use crate::store::Store;
 
 /// A write that took so much longer than was reckoned with counts as failed, and is done again with its
@@ -28,6 +31,8 @@ pub(super) struct Step {
     decided: Instant,
     /// How far the times in `changes` have been moved.
     moved_ms: i64,
+    /// Whether those who are to have an id were told that they have to wait.
+    is_told: bool,
 }
 
 /// Why a step is not stored.
@@ -52,7 +57,7 @@ impl Step {
             _ => true,
         });
         let done = ShardActions { actions, permit, answer };
-        Self { changes, done, decided: Instant::now(), moved_ms: 0 }
+        Self { changes, done, decided: Instant::now(), moved_ms: 0, is_told: false }
     }
 
     /// Makes its changes durable. To be called again after an error.
@@ -84,10 +89,48 @@ impl Step {
         (self.decided, self.done)
     }
 
-    /// Whoever waits for an answer has waited long enough.
-    pub(super) fn leave_unanswered(&mut self) {
-        self.done.answer = None;
+    /// Who gets an id by it, and by which request.
+    pub(super) fn granted(&self) -> impl Iterator<Item = (Name, ConnectionId)> {
+        self.done.actions.iter().filter_map(|action| match action {
+            Action::Accept { service, request, .. } => Some((service.clone(), *request)),
+            _ => None,
+        })
     }
+
+    /// Whoever waits for an operator's answer has waited long enough; what those are told, once, who
+    /// wait for an id.
+    pub(super) fn leave_unanswered(&mut self) -> Vec<Action<ConnectionId>> {
+        self.done.answer = None;
+        if std::mem::replace(&mut self.is_told, true) {
+            return Vec::new();
+        }
+        (1..)
+            .zip(self.granted())
+            .map(|(position, (service, request))| stands_still(service, request, position))
+            .collect()
+    }
+}
+
+/// What a service is told whose request waits for the store.
+pub(super) fn stands_still(service: Name, request: ConnectionId, position: u64) -> Action<ConnectionId> {
+    let wait = ShardWait { reason: WaitReason::Frozen, position, retry_after_ms: None };
+    Action::Wait { service, request, wait }
+}
+
+/// The answer to an op for which there is no room.
+pub(super) fn refusal(input: Input<ConnectionId>) -> Option<Action<ConnectionId>> {
+    let (Input::Connect { service, request, .. }
+    | Input::Death { service, request, .. }
+    | Input::State { service, request, .. }) = input
+    else {
+        return None;
+    };
+    let message = format!(
+        "{MAX_WAITING_OPS} ops about shard ids wait already, since data_dir takes no writes; send it again \
+         later"
+    );
+    let error = op::Error::new(ErrorCode::AtCapacity, message);
+    Some(Action::Refuse { service, request, error })
 }
 
 /// How long the disk takes. What is stored is written as of the end of its write: a disk that always

@@ -6,9 +6,28 @@ use crate::protocol::op;
 
 use super::queue::{Ask, Ticket, Wants};
 use super::records::Shard;
+use super::reshard::MAX_SHARDS;
 use super::{Action, ShardPool};
 
+/// How many requests of all services may wait; each service may always have one. That many ids are the
+/// most that there can be.
+const MAX_WAITING: usize = MAX_SHARDS as usize;
+
 impl<R: Clone> ShardPool<R> {
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether anything is known of that service: what becomes of any other changes nothing.
+    pub fn knows(&self, service: &Name) -> bool {
+        self.generations().any(|it| it.holds(service))
+            || self.queue.places_of(service) > 0
+            || self.away.contains_key(service)
+            || self.reporting.contains(service)
+            || self.unseen.0.contains(service)
+    }
+
     pub(super) fn connect(
         &mut self,
         service: Name,
@@ -82,10 +101,19 @@ impl<R: Clone> ShardPool<R> {
         Ok(Wants::Claim(Shard { shard_count, shard_id }))
     }
 
-    /// Whether one more request of that service may wait: no more of them than there are ids.
+    /// Whether one more request of that service may wait: no more of them than there are ids, and of all
+    /// services together no more than [`MAX_WAITING`], besides the first of each.
     fn room_for(&self, service: &Name) -> Result<(), op::Error> {
         let waiting = self.queue.places_of(service);
         let shard_count = self.shard_counts().max().unwrap_or_default();
+        if waiting > 0 && self.queue.len() >= MAX_WAITING {
+            let message = format!(
+                "{} requests for shard ids wait already, {waiting} of this service: more than {MAX_WAITING} \
+                 in all may not, besides the first of each service; wait for their SHARD_ACCEPT",
+                self.queue.len()
+            );
+            return Err(op::Error::new(ErrorCode::AtCapacity, message));
+        }
         if waiting < shard_count as usize {
             return Ok(());
         }

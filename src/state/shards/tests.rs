@@ -7,6 +7,7 @@ mod pacing;
 mod resharding;
 mod restarting;
 
+use super::reshard::MAX_SHARDS;
 use super::*;
 use crate::protocol::op::{self, LeaseState};
 

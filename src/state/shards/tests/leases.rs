@@ -110,6 +110,31 @@ fn no_more_requests_of_one_service_wait_than_there_are_ids() {
 }
 
 #[test]
+fn all_services_together_have_so_many_requests_waiting_and_one_each() {
+    let mut table = Table::of(MAX_SHARDS);
+    table.operate(Command::Freeze).0.unwrap();
+    let mut ask = |service: &str| {
+        table.requests += 1;
+        let connect = op::ShardConnect::default();
+        let input = Input::Connect { service: name(service), request: table.requests, connect };
+        table.pool.step(input, table.now)
+    };
+    for _ in 0..MAX_SHARDS {
+        ask("greedy");
+    }
+    let actions = ask("b");
+    assert!(matches!(actions[..], [Action::Wait { .. }]), "each may have one: {actions:?}");
+    for service in ["b", "greedy"] {
+        let actions = ask(service);
+        let [Action::Refuse { error, .. }] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!(error.code.as_str(), "at_capacity");
+        assert!(error.message.contains("65537 requests for shard ids wait already"), "{}", error.message);
+    }
+    table.down("greedy");
+    assert!(table.ask("b")[0].contains("waits at 2 frozen"));
+}
+
+#[test]
 fn leases_stand_while_their_service_is_away() {
     let mut table = Table::of(1);
     table.ask("a");
