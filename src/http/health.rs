@@ -50,7 +50,14 @@ pub(super) async fn metrics(entrance: Data<Entrance>) -> HttpResponse {
             .map(|state| (word(state), services.iter().filter(|view| view.state == state).count() as u64));
         exposition.by_label("gateway_sessions", Kind::Gauge, "Sessions by state.", "state", states);
     }
-    if let Ok(Some(report)) = entrance.gateway.send(ReportShards).await {
+    let report = entrance.gateway.send(ReportShards).await.ok().flatten();
+    exposition.one(
+        "gateway_shards_reported",
+        Kind::Gauge,
+        "0: the metrics of shard ids are left out, since data_dir does not answer.",
+        u64::from(report.is_some()),
+    );
+    if let Some(report) = report {
         shard_metrics::write(&mut exposition, &report);
     }
     let mut response = HttpResponse::Ok();

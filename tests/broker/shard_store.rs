@@ -421,3 +421,20 @@ fn a_disk_that_is_always_slow_grants_still() {
     kill(gateway);
     assert_eq!(stored(&directory).epochs.len(), 2);
 }
+
+#[cfg(feature = "fault-injection")]
+#[test]
+fn metrics_are_told_while_the_disk_does_not_answer() {
+    let directory = scratch();
+    let gateway = start(&directory, &["--shards=2"]);
+    let mut a = gateway.service("a");
+    assert_eq!(gateway.metric("gateway_shards_reported", ""), 1);
+    a.send_op(&json!({"panic": "hung_disk"}));
+    a.send_op(&json!({"opcode": 10}));
+    eventually("the disk hangs", || (gateway.metric("gateway_shards_reported", "") == 0).then_some(()));
+    let (status, metrics) = gateway.http("GET", "/metrics", &[], "");
+    assert!(status == 200 && metrics.contains("gateway_connections 1"), "{metrics}");
+    assert!(!metrics.contains("gateway_shards{"), "{metrics}");
+    let (status, body) = gateway.http("GET", "/api/v1/shards", &[], "");
+    assert!(status == 503 && body.contains("unavailable"), "{body}");
+}

@@ -187,7 +187,10 @@ impl Gateway {
     }
 }
 
-/// Asks what each shard id is doing; `None` where the allocator does not answer.
+/// How long the allocator may take to tell what the shard ids are doing.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Asks what each shard id is doing; `None` where the allocator does not answer in a second.
 #[derive(Debug, Message)]
 #[rtype(result = "Option<Report>")]
 pub struct ReportShards;
@@ -197,7 +200,9 @@ impl Handler<ReportShards> for Gateway {
 
     fn handle(&mut self, _: ReportShards, _: &mut Self::Context) -> Self::Result {
         let allocator = self.allocator.clone();
-        Box::pin(async move { allocator?.send(shard_allocator::ReportShards).await.ok()? })
+        // It may wait for the disk.
+        let report = async move { allocator?.send(shard_allocator::ReportShards).await.ok()? };
+        Box::pin(async move { tokio::time::timeout(REPORT_TIMEOUT, report).await.ok()? })
     }
 }
 

@@ -64,9 +64,10 @@ impl Gateway {
                 return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::AtTheNextWrite));
             }
             #[cfg(feature = "fault-injection")]
-            ServiceOp::Fault(op::Fault { panic: op::FaultIn::SlowDisk }) => {
-                let crash = || Crash::SlowDown(std::time::Duration::from_secs(1));
-                return self.allocator.iter().for_each(|allocator| allocator.do_send(crash()));
+            ServiceOp::Fault(op::Fault { panic: slow @ (op::FaultIn::SlowDisk | op::FaultIn::HungDisk) }) => {
+                let seconds = if slow == op::FaultIn::SlowDisk { 1 } else { 60 };
+                let by = std::time::Duration::from_secs(seconds);
+                return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::SlowDown(by)));
             }
             #[cfg(feature = "fault-injection")]
             ServiceOp::Fault(op::Fault { panic: op::FaultIn::Account }) => {
