@@ -43,6 +43,12 @@ impl CrashRecord {
         Some(self.until_ms)
     }
 
+    /// However the clock was set meanwhile, nothing is later than it would be from now on.
+    pub(super) fn clamp(&mut self, now: u64) {
+        self.recent.iter_mut().for_each(|at| *at = (*at).min(now));
+        self.until_ms = self.until_ms.min(now + MAX_DELAY_MS);
+    }
+
     pub(super) fn times_mut(&mut self) -> impl Iterator<Item = &mut u64> {
         let until = (self.until_ms > 0).then_some(&mut self.until_ms);
         self.recent.iter_mut().chain(until)

@@ -37,6 +37,7 @@ impl<R: Clone> ShardPool<R> {
     /// Goes on with what was stored; an empty snapshot begins a new pool. All leases are unclaimed.
     pub fn restore(snapshot: Snapshot, settings: Settings, now: Now) -> Result<Self, RestoreError> {
         let is_new = snapshot == Snapshot::default();
+        let stored = snapshot.clone();
         let Snapshot { pool, budget, epochs, permits, shards } = snapshot;
         let record = match pool {
             Some(record) => record,
@@ -87,6 +88,10 @@ impl<R: Clone> ShardPool<R> {
             counts: report::Counts::default(),
         };
         pool.recall();
+        if !is_new && pool.snapshot() != stored {
+            // Times that cannot be are put right in the store too.
+            pool.touch();
+        }
         Ok(pool)
     }
 
@@ -202,6 +207,11 @@ impl Shelves {
             hold.until_ms = hold.until_ms.min(latest_hold);
             hold.noticed_ms = hold.noticed_ms.min(self.latest_notice);
         }
+        if let Some(lease) = &mut record.lease {
+            lease.since_ms = lease.since_ms.min(self.now);
+            lease.accepted_ms = lease.accepted_ms.min(self.now);
+        }
+        record.crashes.clamp(self.now);
         let latest_resume = self.now + RESUME_LIFE_MS;
         record.resume.iter_mut().for_each(|left| left.until_ms = left.until_ms.min(latest_resume));
     }

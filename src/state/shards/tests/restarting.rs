@@ -122,6 +122,28 @@ fn a_clock_that_was_set_back_holds_nothing_back_for_longer_than_usual() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_keeps_no_reshard_waiting_and_no_crash_loop_alive() {
+    let mut table = Table::of(1);
+    for _ in 0..6 {
+        table.ask("a");
+        table.death("a", None);
+        table.wait(10 * SECOND);
+    }
+    table.operate(Command::Reshard { shard_count: 2, mode: Mode::Rolling, dry_run: false }).0.unwrap();
+    table.ask("x");
+    table.ask("y");
+    table.now.unix_ms -= 24 * 60 * MINUTE;
+    table.restart_after(0);
+    let mut crashes = table.stored.shards[&Shard { shard_count: 1, shard_id: ShardId(0) }].crashes.clone();
+    assert_eq!(crashes.note(table.now.unix_ms + 21 * MINUTE), None, "it lived for long enough");
+    table.resumed("x");
+    table.resumed("y");
+    table.wait(MINUTE);
+    assert_eq!(table.pool.shard_count(), 2, "who never tells is ready after its permit");
+    assert!(table.view(0).since_ms.unwrap() <= table.now.unix_ms);
+}
+
+#[test]
 fn a_clock_that_is_set_forward_before_a_restart_shortens_nothing() {
     for hours in [1, -1] {
         let mut table = Table::paced(2);
