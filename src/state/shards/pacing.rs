@@ -38,13 +38,15 @@ impl Pacing {
         }
     }
 
-    /// Goes on with the permits of an earlier run. None is further away than a permit given now
-    /// would put it, however the clock was set meanwhile.
+    /// Goes on with the permits of an earlier run, whose holders go by the settings of that. None is
+    /// further away than if it had been given now, however the clock was set meanwhile.
     pub(super) fn restore(&mut self, permits: &BTreeMap<u32, PermitRecord>, now: u64) {
-        let latest = now + self.ttl_ms + self.interval_ms;
-        for permit in permits.values() {
-            let next_ms = permit.next_ms.min(latest);
-            self.keep(PermitRecord { next_ms, granted_ms: permit.granted_ms.min(now), ..*permit }, now);
+        let interval_ms = self.interval_ms;
+        for permit in permits.values().filter(|_| interval_ms > 0) {
+            let granted_ms = permit.granted_ms.min(now);
+            let latest = now + permit.next_ms.saturating_sub(permit.granted_ms);
+            let next_ms = permit.next_ms.min(latest).max(granted_ms + interval_ms);
+            self.keep(PermitRecord { next_ms, granted_ms, ..*permit }, now);
         }
         self.rekeyed = !permits.iter().eq(&self.permits);
         if self.rekeyed {
@@ -251,6 +253,21 @@ mod tests {
         let mut pacing = Pacing::new(1, 0, 5_000);
         assert!(!pacing.grant(shard(0), Epoch(1), true, START));
         assert_eq!(opens(&pacing), None);
+    }
+
+    #[test]
+    fn settings_that_are_changed_over_a_restart_bring_no_permit_forward() {
+        let mut before = Pacing::new(1, 5_500, 60_000);
+        before.grant(shard(0), Epoch(1), true, START);
+        let mut lower = Pacing::new(1, 5_000, 1_000);
+        lower.restore(before.permits(), START + 1_000);
+        assert_eq!(opens(&lower), Some(65_500), "its holder may use it that long");
+        let mut higher = Pacing::new(1, 90_000, 1_000);
+        higher.restore(before.permits(), START + 1_000);
+        assert_eq!(opens(&higher), Some(90_000));
+        let mut off = Pacing::new(1, 0, 1_000);
+        off.restore(before.permits(), START + 1_000);
+        assert_eq!(opens(&off), None);
     }
 
     #[test]
