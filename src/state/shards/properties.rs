@@ -1,6 +1,7 @@
 //! Days in the life of a bot, on a simulated clock: services ask, die, are killed, lose their
 //! connection without noticing, leave and come back; the gateway is killed between any two of its
-//! actions; operators freeze, release and reshard. A witness that knows Discord's rules, and nothing
+//! actions, and goes on with other settings; somebody sets the wall clock forward and back; operators
+//! freeze, release and reshard. A witness that knows Discord's rules, and nothing
 //! of the pool but its actions, finds them kept after every step.
 
 mod bot;
@@ -124,6 +125,9 @@ fn the_stories_are_eventful() {
         "vanished holder held back",
         "lease without a permit",
         "own lease again",
+        "clock set forward",
+        "clock set back",
+        "other settings",
     ] {
         assert!(seen.get(what).is_some_and(|times| *times >= 3), "{what} is missing: {seen:?}");
     }

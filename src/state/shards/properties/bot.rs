@@ -13,10 +13,6 @@ use super::gateway::Gateway;
 use super::service::{Known, Manner, Service};
 use super::{DAY, Dice, HOUR, MINUTE, SECOND, Story};
 
-pub(super) const WINDOW: u64 = 30 * SECOND;
-pub(super) const HEARTBEAT: u64 = 5 * SECOND;
-const PERMIT_TTL: u64 = 5 * SECOND;
-
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
     Reconnect(usize),
@@ -95,9 +91,9 @@ impl Bot {
             shard_count: None,
             max_concurrency: 1,
             identify_interval: Duration::from_millis(5_500),
-            permit_ttl: Duration::from_millis(PERMIT_TTL),
-            resume_window: Duration::from_millis(WINDOW),
-            heartbeat: Duration::from_millis(HEARTBEAT),
+            permit_ttl: Duration::from_secs(5),
+            resume_window: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(5),
         };
         let count = u64::from(story.shard_count);
         let mut dice = Dice(story.seed);
@@ -326,7 +322,7 @@ impl Bot {
             Manner::Founding => self.dice.below(500),
             // As long as nobody knows that it reports, it is as quick as one that does not.
             _ if !service.has_reported => self.dice.below(500),
-            Manner::Reporting | Manner::Sloppy => self.dice.below(PERMIT_TTL + 1),
+            Manner::Reporting | Manner::Sloppy => self.dice.below(self.gateway.ttl_ms() + 1),
         };
         self.schedule(delay, Event::Identify { service: index, life: service.life, shard });
     }
@@ -389,7 +385,7 @@ impl Bot {
             if manner == Manner::Reporting {
                 self.request(index, Some(shard), false);
             }
-            self.schedule(PERMIT_TTL, Event::Ready { service: index, life, shard });
+            self.schedule(5 * SECOND, Event::Ready { service: index, life, shard });
         }
         self.schedule(1, Event::Ask(index));
     }
@@ -397,7 +393,10 @@ impl Bot {
     fn ask(&mut self, index: usize) {
         let target = self.gateway.target();
         let service = &self.services[index];
-        let (wants, name) = (service.wants, service.name.clone());
+        let name = service.name.clone();
+        // Who comes back asks in the end for all that it had, also where it wants less by now.
+        let listed = self.gateway.pool.target().held_by(name.as_str()).count();
+        let wants = service.wants.max(if self.at_rest { listed } else { 0 });
         let has = service.sessions.iter().filter(|shard| shard.shard_count == target).count();
         let open = self.gateway.open.values().filter(|open| open.service == name).count();
         for _ in has + open..wants {

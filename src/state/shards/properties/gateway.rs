@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::protocol::name::{Epoch, Name, ShardId};
 use crate::protocol::op;
 
+use super::super::time::millis;
 use super::super::*;
 use super::Dice;
 
@@ -24,10 +25,12 @@ pub(super) struct Open {
 
 pub(super) struct Gateway {
     pub(super) pool: ShardPool<u64>,
-    settings: Settings,
+    pub(super) settings: Settings,
     stored: Snapshot,
     start: Instant,
     now: u64,
+    /// How far the wall clock has been set forward, or back, by now.
+    pub(super) wall: i64,
     next_request: u64,
     pub(super) open: BTreeMap<u64, Open>,
     pub(super) holders: BTreeMap<Shard, Name>,
@@ -59,6 +62,7 @@ impl Gateway {
             stored: Snapshot::default(),
             start,
             now: START_MS,
+            wall: 0,
             next_request: 0,
             open: BTreeMap::new(),
             holders: BTreeMap::new(),
@@ -81,8 +85,38 @@ impl Gateway {
         self.start + Duration::from_millis(ms - START_MS)
     }
 
-    fn now(&self) -> Now {
-        Now { instant: self.instant(self.now), unix_ms: self.now, stood_still: Duration::ZERO }
+    pub(super) fn now(&self) -> Now {
+        Now {
+            instant: self.instant(self.now),
+            unix_ms: self.now.saturating_add_signed(self.wall),
+            stood_still: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn window_ms(&self) -> u64 {
+        millis(self.settings.resume_window)
+    }
+
+    /// Silence for so long is noticed.
+    pub(super) fn silence_ms(&self) -> u64 {
+        3 * millis(self.settings.heartbeat)
+    }
+
+    pub(super) fn ttl_ms(&self) -> u64 {
+        millis(self.settings.permit_ttl)
+    }
+
+    /// The next process begins with other settings.
+    pub(super) fn change_settings(&mut self, dice: &mut Dice) {
+        let mut one_of = |choices: [u64; 3]| {
+            let choice = usize::try_from(dice.below(3)).unwrap();
+            Duration::from_millis(choices[choice])
+        };
+        self.settings.resume_window = one_of([30_000, 4_000, 60_000]);
+        self.settings.heartbeat = one_of([5_000, 1_000, 8_000]);
+        self.settings.identify_interval = one_of([5_500, 5_500, 9_000]);
+        self.settings.permit_ttl = one_of([5_000, 1_000, 20_000]);
+        self.note("other settings");
     }
 
     pub(super) fn pass_to(&mut self, ms: u64) {
@@ -186,7 +220,7 @@ impl Gateway {
         for change in &self.pool.catch_up(self.now()) {
             self.stored.apply(change);
         }
-        assert_same(&self.pool.snapshot(), &self.stored);
+        assert_same(&self.pool.snapshot(), &self.stored.shifted(-self.pool.timeline.drift_ms(self.now())));
         (self.is_up, self.last_sweep) = (true, None);
         self.runs += 1;
         self.open.clear();
@@ -300,7 +334,7 @@ impl Gateway {
 
     pub(super) fn check_all(&self) {
         self.pool.check_invariants();
-        assert_same(&self.pool.snapshot(), &self.stored);
+        assert_same(&self.pool.snapshot(), &self.stored.shifted(-self.pool.timeline.drift_ms(self.now())));
         let report = self.pool.report(self.now());
         let told = report.shards.iter().filter_map(|it| Some((it.shard, it.holder.clone()?)));
         assert!(told.collect::<BTreeMap<_, _>>() == self.holders, "who holds what");

@@ -4,14 +4,14 @@ use crate::protocol::name::ShardId;
 use crate::protocol::op;
 
 use super::super::*;
-use super::bot::{Bot, Event, HEARTBEAT, WINDOW};
+use super::bot::{Bot, Event};
 use super::service::Known;
-use super::{MINUTE, SECOND};
+use super::{HOUR, MINUTE, SECOND};
 
 impl Bot {
     pub(super) fn trouble(&mut self) {
         let index = usize::try_from(self.dice.below(self.services.len() as u64)).unwrap();
-        match self.dice.below(24) {
+        match self.dice.below(26) {
             0..=3 => self.kill(index),
             4..=6 | 13 => self.cut(index),
             7..=11 => self.die(index),
@@ -27,20 +27,42 @@ impl Bot {
             }
             16..=18 => self.reshard(),
             19 => self.operate(Command::AbortReshard),
-            20 => {
-                // A request takes up to ten seconds; when Discord counts meanwhile is not known.
-                let (counts_in, answers_in) = (self.dice.below(5 * SECOND), self.dice.below(5 * SECOND));
-                let (run, asked) = (self.gateway.runs, self.gateway.now_ms());
-                self.schedule(counts_in, Event::DiscordCounts { run, asked, answers_in });
-            }
+            20 => self.ask_discord(),
             // One shard dies again and again.
             21 | 22 => self.die_in_a_loop(),
+            23 | 24 => self.set_clock(),
             _ => {
                 if self.gateway.is_up {
                     self.gateway.is_up = false;
                     self.lose_gateway();
                 }
             }
+        }
+    }
+
+    /// A request takes up to ten seconds; when Discord counts meanwhile is not known.
+    fn ask_discord(&mut self) {
+        let (counts_in, answers_in) = (self.dice.below(5 * SECOND), self.dice.below(5 * SECOND));
+        let (run, asked) = (self.gateway.runs, self.gateway.now_ms());
+        self.schedule(counts_in, Event::DiscordCounts { run, asked, answers_in });
+    }
+
+    /// Somebody sets the wall clock. A gateway that runs looks at it, and is not killed before; where
+    /// none runs, nobody can tell a clock that was set forward from time that went by.
+    fn set_clock(&mut self) {
+        let most = if self.dice.one_in(2) { 20 * SECOND } else { 3 * HOUR };
+        let by = (200 + self.dice.below(most)).cast_signed();
+        if self.dice.one_in(2) {
+            self.gateway.note("clock set back");
+            self.gateway.wall -= by;
+        } else if self.gateway.is_up {
+            self.gateway.note("clock set forward");
+            self.gateway.wall += by;
+        }
+        if self.gateway.is_up && self.gateway.pool.is_clock_off(self.gateway.now()) {
+            let crashes_one_in = std::mem::take(&mut self.gateway.crashes_one_in);
+            self.step(Input::Wake);
+            self.gateway.crashes_one_in = crashes_one_in;
         }
     }
 
@@ -77,13 +99,13 @@ impl Bot {
         if !self.services[index].connected {
             return;
         }
-        let (now, three) = (self.gateway.now_ms(), 3 * HEARTBEAT);
+        let (now, three) = (self.gateway.now_ms(), self.gateway.silence_ms());
         self.services[index].connected = false;
         self.services[index].link += 1;
         let link = self.services[index].link;
         let noticed = self.dice.below(three + 1);
         self.schedule(noticed, Event::Noticed { service: index, link, last_frame: now });
-        let closes = WINDOW + self.dice.below(three);
+        let closes = self.gateway.window_ms() + self.dice.below(three);
         self.schedule(closes, Event::CloseSessions { service: index, link });
         let back = self.dice.below(2 * MINUTE);
         self.schedule(back, Event::Reconnect(index));
@@ -160,10 +182,10 @@ impl Bot {
         // One that is only cut off goes on by what it hears.
         let last = self.gateway.instant(last_frame);
         self.step(Input::Away { service: name, last_frame: Some(last) });
-        self.schedule(WINDOW, Event::WindowOver { service: index, link, last_frame });
+        self.schedule(self.gateway.window_ms(), Event::WindowOver { service: index, link, last_frame });
         if !self.services[index].sessions.is_empty() {
-            let heard_until = last_frame + 3 * HEARTBEAT - 1;
-            let closes = (heard_until + WINDOW).saturating_sub(self.gateway.now_ms());
+            let heard_until = last_frame + self.gateway.silence_ms() - 1;
+            let closes = (heard_until + self.gateway.window_ms()).saturating_sub(self.gateway.now_ms());
             self.schedule(closes, Event::CloseSessions { service: index, link });
         }
     }
@@ -185,7 +207,7 @@ impl Bot {
                 service.connected = false;
                 service.link += 1;
                 let link = service.link;
-                self.schedule(WINDOW - 1, Event::CloseSessions { service: index, link });
+                self.schedule(self.gateway.window_ms() - 1, Event::CloseSessions { service: index, link });
             }
         }
         let most = if self.dice.one_in(3) { 2 * MINUTE } else { 10 * SECOND };
@@ -197,7 +219,11 @@ impl Bot {
         if self.gateway.is_up {
             return;
         }
+        if self.dice.one_in(3) {
+            self.gateway.change_settings(&mut self.dice);
+        }
         self.gateway.start_again();
+        self.ask_discord();
         self.want();
         for index in 0..self.services.len() {
             let most = if self.dice.one_in(4) { MINUTE } else { 20 * SECOND };
