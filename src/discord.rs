@@ -35,6 +35,29 @@ pub struct Unauthorized {
     setting: &'static str,
 }
 
+/// A new pool is to have a number of shards with which Discord would let none IDENTIFY.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "shards: expected a multiple of {of}, which Discord demands of a bot with that `max_concurrency` (it \
+     recommends {recommended} shards), got {shard_count}; --shards chooses another"
+)]
+pub struct NotAMultiple {
+    shard_count: u32,
+    of: u32,
+    recommended: u32,
+}
+
+impl Told {
+    /// Whether a new pool may have that many shards.
+    pub fn check(&self, shard_count: u32) -> Result<(), NotAMultiple> {
+        let recommended = self.limit.shards;
+        match self.limit.demands_instead_of(shard_count) {
+            Some(of) => Err(NotAMultiple { shard_count, of, recommended }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// An answer of Discord's.
 #[derive(Debug, Clone, Copy)]
 pub struct Told {

@@ -75,9 +75,11 @@ fn serve(loaded: Loaded) -> ExitCode {
     match ran {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let is_mendable = error
-                .get_ref()
-                .is_some_and(|it| it.is::<discord::Unauthorized>() || it.is::<server::RestoreError>());
+            let is_mendable = error.get_ref().is_some_and(|it| {
+                it.is::<discord::Unauthorized>()
+                    || it.is::<discord::NotAMultiple>()
+                    || it.is::<server::RestoreError>()
+            });
             let code = fail(&error);
             if is_mendable { ExitCode::from(USAGE) } else { code }
         }

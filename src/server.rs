@@ -109,6 +109,10 @@ async fn ask_discord(config: &mut Config, found: &Found) -> io::Result<Discord> 
     let Some(mut answers) = discord::follow(config) else { return Ok(None) };
     let first = answers.first(&mut config.shards).await;
     let first = first.map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
+    // A stored pool has the number that it has.
+    if let (Some(told), Some(count), false) = (&first, config.shards.fixed(), found.has_pool()) {
+        told.check(count).map_err(|refused| io::Error::new(io::ErrorKind::InvalidInput, refused))?;
+    }
     Ok(Some((first, answers)))
 }
 

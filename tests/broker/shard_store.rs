@@ -1,8 +1,11 @@
 //! What a gateway that was killed knows when it is started again, and what keeps it from starting.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use gateway::protocol::name::Name;
 use gateway::state::shards::{BudgetRecord, Change, ReshardRecord, Snapshot};
@@ -437,4 +440,37 @@ fn metrics_are_told_while_the_disk_does_not_answer() {
     assert!(!metrics.contains("gateway_shards{"), "{metrics}");
     let (status, body) = gateway.http("GET", "/api/v1/shards", &[], "");
     assert!(status == 503 && body.contains("unavailable"), "{body}");
+}
+
+/// Answers one request as Discord does.
+fn discord_once(max_concurrency: u32) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+        while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+        let limit = json!({"total": 9, "remaining": 9, "reset_after": 1, "max_concurrency": max_concurrency});
+        let body = json!({"shards": 32, "session_start_limit": limit}).to_string();
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+    });
+    api
+}
+
+#[test]
+fn a_new_pool_of_a_large_bot_has_a_multiple_of_what_discord_demands() {
+    let directory = scratch();
+    let api = format!("--discord-api={}", discord_once(16));
+    let token = directory.path().join("token");
+    fs::write(&token, "secret").unwrap();
+    let token = format!("--discord-token-file={}", token.display());
+    let said = refusal(&directory.path().join("data"), &["--shards=40", &api, &token]);
+    assert!(said.contains("expected a multiple of 16") && said.contains("got 40"), "{said}");
+    let api = format!("--discord-api={}", discord_once(16));
+    start(&directory, &["--shards=48", &api, &token]);
 }

@@ -33,6 +33,22 @@ pub struct SessionStartLimit {
     pub reset_after_ms: u64,
 }
 
+impl SessionStartLimit {
+    /// Of what Discord demands a multiple, where that count is none.
+    pub fn demands_instead_of(&self, shard_count: u32) -> Option<u32> {
+        demanded(shard_count, self.max_concurrency, self.shards)
+    }
+}
+
+/// By Discord's documentation on sharding for large bots, their shard count must be a multiple of a
+/// number that Discord fixed for the bot (else it closes with 4010). Large bots are those with a
+/// `max_concurrency` above 1; the number itself is not told, but what Discord recommends is a multiple
+/// of it, and it has been its `max_concurrency` so far. `None`: that count will do.
+pub(super) fn demanded(shard_count: u32, max_concurrency: u32, recommended: u32) -> Option<u32> {
+    let will_do = [max_concurrency, recommended.max(1)].iter().any(|of| shard_count.is_multiple_of(*of));
+    (max_concurrency > 1 && !will_do).then_some(max_concurrency)
+}
+
 pub(super) struct Budget {
     /// `None`: Discord was never asked, so that no limit is known.
     record: Option<BudgetRecord>,
@@ -190,6 +206,16 @@ mod tests {
         let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
         budget.update(limit(remaining), START, START);
         budget
+    }
+
+    #[test]
+    fn a_large_bot_has_a_multiple_of_what_discord_demands() {
+        let large = SessionStartLimit { max_concurrency: 16, shards: 40, ..limit(1) };
+        assert_eq!(
+            [16, 40, 80, 41, 1].map(|count| large.demands_instead_of(count)),
+            [None, None, None, Some(16), Some(16)]
+        );
+        assert_eq!(limit(1).demands_instead_of(7), None);
     }
 
     #[test]

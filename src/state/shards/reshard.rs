@@ -7,6 +7,7 @@ use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op;
 
+use super::budget::demanded;
 use super::generation::Generation;
 use super::records::Shard;
 use super::time::millis;
@@ -70,19 +71,10 @@ impl<R: Clone> ShardPool<R> {
         })
     }
 
-    /// By Discord's documentation on sharding for large bots, their shard count must be a multiple of
-    /// a number that Discord fixed for the bot (else it closes with 4010). Large bots are those
-    /// with a `max_concurrency` above 1; the number itself is not told, but what Discord recommends
-    /// is a multiple of it, and it has been its `max_concurrency` so far.
     fn check_multiple(&self, shard_count: u32) -> Result<(), CommandError> {
-        let Some(discord) = self.budget.known().filter(|discord| discord.max_concurrency > 1) else {
-            return Ok(());
-        };
-        let of = [discord.max_concurrency, discord.recommended_shards.max(1)];
-        if of.iter().any(|of| shard_count.is_multiple_of(*of)) {
-            return Ok(());
-        }
-        Err(CommandError::NotAMultiple { shard_count, of: discord.max_concurrency })
+        let discord = self.budget.known();
+        let of = discord.and_then(|it| demanded(shard_count, it.max_concurrency, it.recommended_shards));
+        of.map_or(Ok(()), |of| Err(CommandError::NotAMultiple { shard_count, of }))
     }
 
     /// `plan` is what [`plan`](Self::plan) says of it now.
