@@ -5,6 +5,8 @@
 //! here from [`GatewayOp`]; those about shards stand in `shard`. Who may ask what, and what happens
 //! then, is decided elsewhere.
 
+#[cfg(feature = "fault-injection")]
+mod fault;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -13,6 +15,8 @@ mod watch;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+#[cfg(feature = "fault-injection")]
+pub use self::fault::{Fault, FaultIn};
 pub use self::shard::{
     LeaseState, Resume, ShardAccept, ShardConnect, ShardDeath, ShardLive, ShardRevoke, ShardState, ShardWait,
     WaitReason,
@@ -81,34 +85,6 @@ pub enum ServiceOp {
     /// Panic, for tests.
     #[cfg(feature = "fault-injection")]
     Fault(Fault),
-}
-
-/// `d` of a message that provokes a panic: `{"panic": "session"}`.
-#[cfg(feature = "fault-injection")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Fault {
-    pub panic: FaultIn,
-}
-
-/// Who is to panic.
-#[cfg(feature = "fault-injection")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FaultIn {
-    Connection,
-    Session,
-    Gateway,
-    Allocator,
-    /// The allocator, when it next stores a step.
-    Store,
-    /// Nobody panics: a message is counted that never was.
-    Account,
-    /// Nobody panics: each write of the allocator takes a second.
-    SlowDisk,
-    /// Each takes a minute.
-    HungDisk,
-    /// Nobody panics: Discord is said to have 3 of 10 session starts left.
-    Budget,
 }
 
 /// A secret that a service sent. Shown by no `Debug`.
