@@ -46,7 +46,7 @@ impl Pacing {
             let granted_ms = permit.granted_ms.min(now);
             let latest = now + permit.next_ms.saturating_sub(permit.granted_ms);
             let next_ms = permit.next_ms.min(latest).max(granted_ms + interval_ms);
-            self.keep(PermitRecord { next_ms, granted_ms, ..*permit }, now);
+            self.keep(PermitRecord { granted_ms, next_ms, ..*permit }, now);
         }
         self.rekeyed = !permits.iter().eq(&self.permits);
         if self.rekeyed {
