@@ -337,11 +337,10 @@ impl<R: Clone> ShardPool<R> {
         if let Some(next) = &mut self.next {
             next.generation.take_changes(&mut changes);
         }
-        let drift = self.timeline.drift_ms(now);
-        if drift != 0 {
-            for change in &mut changes {
-                change.shift(drift);
-            }
+        let (drift, real_drift) = (self.timeline.drift_ms(now), self.timeline.real_drift_ms(now));
+        for change in &mut changes {
+            change.shift(drift);
+            change.shift_real(real_drift);
         }
         changes
     }

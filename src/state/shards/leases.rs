@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::protocol::name::{Epoch, Name};
 use crate::protocol::op::{self, LeaseState};
 
-use super::queue::{Ask, Ticket};
+use super::queue::{Ask, Ticket, Wants};
 use super::records::{FrozenRecord, HoldReason, HoldRecord, LeaseRecord, Shard};
 use super::{Action, Departure, ShardPool, Warning};
 
@@ -23,6 +23,8 @@ pub(super) enum End {
     Left,
     /// The holder is gone, and may not have noticed before that time.
     Vanished { noticed_ms: u64 },
+    /// The holder asked for one permit after the other: the id is held back until then.
+    Looping { until_ms: u64 },
     /// The gateway took it, and the holder may not have noticed before that time.
     Taken { noticed_ms: u64 },
 }
@@ -90,12 +92,13 @@ impl<R: Clone> ShardPool<R> {
                 self.set_key(self.pacing.key(id), false);
             }
         }
+        let real = self.timeline.real_of(now);
         let Some((generation, _)) = self.generation_mut(shard.shard_count) else { return };
         generation.change_lease(id, |lease| {
             lease.accepted_ms = now;
             lease.state = lease.state.filter(|_| !permit);
         });
-        let resume = if is_new || returns { generation.take_resume(id, now) } else { None };
+        let resume = if is_new || returns { generation.take_resume(id, real) } else { None };
         self.assume_later(shard);
         self.reconsider(shard);
         let max_concurrency = self.pacing.max_concurrency();
@@ -168,11 +171,12 @@ impl<R: Clone> ShardPool<R> {
         if told.state == LeaseState::Identifying && self.pacing.identifying(shard, epoch, now) {
             self.set_key(self.pacing.key(shard.shard_id), false);
         }
+        let real = self.timeline.real_of(now);
         if let Some((generation, _)) = self.generation_mut(shard.shard_count) {
             generation.change_lease(shard.shard_id, |lease| {
                 (lease.state, lease.reports) = (Some(told.state), true);
             });
-            generation.deposit(shard.shard_id, told.resume, now);
+            generation.deposit(shard.shard_id, told.resume, real);
         }
     }
 
@@ -183,6 +187,7 @@ impl<R: Clone> ShardPool<R> {
             End::Death { close_code, .. } => (self.note_death(*close_code, shard, now, actions), None),
             End::Vanished { noticed_ms } => (self.note_death(None, shard, now, actions), Some(*noticed_ms)),
             End::Taken { noticed_ms } => (None, Some(*noticed_ms)),
+            End::Looping { until_ms } => (Some(*until_ms), None),
             End::Left => (None, None),
         };
         let noticed_ms = noticed.unwrap_or(now);
@@ -190,14 +195,34 @@ impl<R: Clone> ShardPool<R> {
             Some(until_ms) => HoldRecord { until_ms, reason: HoldReason::CrashLoop, noticed_ms },
             None => HoldRecord { until_ms: noticed_ms, reason: HoldReason::Vanished, noticed_ms },
         };
+        let real = self.timeline.real_of(now);
         let Some((generation, pacing)) = self.generation_mut(shard.shard_count) else { return };
         if let End::Death { resume, .. } = end {
-            generation.deposit(id, resume, now);
+            generation.deposit(id, resume, real);
         }
         generation.end(id, Some(hold).filter(|hold| hold.until_ms > now), pacing);
         self.queue.disown(shard, &self.pacing);
         self.reconsider(shard);
         actions.push(Action::Holder { shard, holder: None });
+    }
+
+    /// Takes an id from a holder whose shard dies as often as it gets a permit, without a SHARD_DEATH; the
+    /// request waits then like any other.
+    pub(super) fn check_return(&mut self, mut ask: Ask<R>, now: u64, actions: &mut Vec<Action<R>>) -> Ask<R> {
+        let start = self.timeline.start_ms();
+        let held = ask.wants.shard().filter(|shard| ask.permit && self.holds(&ask.service, *shard));
+        let Some(shard) = held else { return ask };
+        let Some((generation, _)) = self.generation_mut(shard.shard_count) else { return ask };
+        let Some(until_ms) = generation.note_return(shard.shard_id, start, now) else { return ask };
+        let deaths = generation.count_death(shard.shard_id);
+        self.counts.note_death(None);
+        actions.push(Action::Warn(Warning::CrashLoop { shard, deaths, held_ms: until_ms - now }));
+        self.end(shard, End::Looping { until_ms }, now, actions);
+        ask.returns = false;
+        if ask.wants == Wants::Own(shard) {
+            ask.wants = Wants::Any;
+        }
+        ask
     }
 
     fn note_death(

@@ -135,7 +135,7 @@ pub enum HoldReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeRecord {
     pub resume: Resume,
-    /// From then on it is stale.
+    /// From then on it is stale, by the real clock: Discord does not wait for our disk.
     pub until_ms: u64,
 }
 
@@ -206,7 +206,7 @@ impl Change {
         }
     }
 
-    /// Moves its times by so many ms.
+    /// Moves its times by so many ms, but those by the real clock.
     pub fn shift(&mut self, by: i64) {
         let shift = |ms: &mut u64| *ms = ms.saturating_add_signed(by);
         match self {
@@ -229,10 +229,16 @@ impl Change {
                 if let Some(hold) = &mut record.hold {
                     [&mut hold.until_ms, &mut hold.noticed_ms].into_iter().for_each(shift);
                 }
-                record.resume.iter_mut().for_each(|it| shift(&mut it.until_ms));
                 record.crashes.times_mut().for_each(shift);
             }
             Self::Epoch { .. } | Self::ForgetPermits | Self::ForgetGeneration { .. } => {}
+        }
+    }
+
+    /// Moves by so many ms what goes by the real clock, and does not wait while the pool stands still.
+    pub fn shift_real(&mut self, by: i64) {
+        if let Self::Shard { record: ShardRecord { resume: Some(left), .. }, .. } = self {
+            left.until_ms = left.until_ms.saturating_add_signed(by);
         }
     }
 }
@@ -274,6 +280,7 @@ impl Snapshot {
         let mut shifted = Self::default();
         for mut change in changes.chain(epochs).chain(permits).chain(shards) {
             change.shift(by);
+            change.shift_real(by);
             shifted.apply(&change);
         }
         shifted
@@ -420,6 +427,7 @@ mod tests {
         for (change, times) in changes().into_iter().zip([3, 2, 0, 2, 5]) {
             let mut moved = change.clone();
             moved.shift(1000);
+            moved.shift_real(1000);
             let (before, after) = (numbers(&change), numbers(&moved));
             let changed: Vec<_> =
                 before.iter().zip(&after).filter(|(before, after)| before != after).collect();

@@ -213,7 +213,8 @@ impl Shelves {
         }
         record.crashes.clamp(self.now);
         let latest_resume = self.now + RESUME_LIFE_MS;
-        record.resume.iter_mut().for_each(|left| left.until_ms = left.until_ms.min(latest_resume));
+        // Nobody knows how old it is.
+        record.resume.take_if(|left| left.until_ms > latest_resume);
     }
 
     fn check_empty(&self) -> Result<(), RestoreError> {

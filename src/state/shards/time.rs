@@ -76,6 +76,16 @@ impl Timeline {
         now.unix_ms.cast_signed() - (start.unix_ms + millis(passed)).cast_signed()
     }
 
+    /// A time of the pool's as of the last step, by the real clock.
+    pub(super) fn real_of(&self, ms: u64) -> u64 {
+        ms + millis(self.stood_still.saturating_sub(self.start.stood_still))
+    }
+
+    /// As [`drift_ms`](Self::drift_ms), of the real clock.
+    pub(super) fn real_drift_ms(&self, now: Now) -> i64 {
+        Self::ahead_ms(self.start, now)
+    }
+
     /// How far the wall clock is ahead of this time by now.
     pub(super) fn drift_ms(&self, now: Now) -> i64 {
         now.unix_ms.cast_signed() - self.ms(now.instant).cast_signed()

@@ -66,6 +66,44 @@ fn an_id_that_dies_too_often_is_held_back_twice_as_long_each_time() {
 }
 
 #[test]
+fn who_takes_a_fresh_permit_for_its_own_id_too_often_is_held_back_as_one_that_dies() {
+    for how in [|table: &mut Table| table.claim("a", 0), |table: &mut Table| table.ask("a")] {
+        let mut table = Table::of(1);
+        table.ask("a");
+        for _ in 0..5 {
+            table.resumed("a");
+            assert!(how(&mut table)[0].ends_with("a: has 0 epoch 1"));
+        }
+        table.resumed("a");
+        let warning = "! shard 0/1 died too often (1 times in all): it is held back for 10 s";
+        let wait = "#7 a: waits at 1 crash_loop for 10000 ms";
+        assert_eq!(how(&mut table), [warning, "0 free", wait]);
+        assert_eq!(table.wait(10 * SECOND), ["0 to a", "#7 a: has 0 epoch 2"]);
+    }
+}
+
+#[test]
+fn those_that_wait_for_one_permit_or_need_none_or_come_after_a_restart_are_no_crash_loop() {
+    let mut table = Table::paced(1);
+    table.ask("a");
+    for _ in 0..4 {
+        table.claim_connected("a", 0);
+    }
+    for _ in 0..9 {
+        table.resumed("a");
+        table.claim("a", 0);
+        table.restart_after(SECOND);
+    }
+    table.resumed("a");
+    table.operate(Command::Freeze).0.unwrap();
+    for _ in 0..9 {
+        table.resumed("a");
+        table.claim("a", 0);
+    }
+    assert_eq!(table.shards_of("a"), [0]);
+}
+
+#[test]
 fn a_fatal_close_code_freezes_the_pool_until_it_is_thawed() {
     for code in [4004, 4010, 4011, 4012, 4013, 4014] {
         let mut table = Table::of(3);
@@ -136,6 +174,31 @@ fn resume_data_is_stale_after_three_minutes() {
         table.wait(after - SECOND);
         assert_eq!(table.ask("b")[1].ends_with("resumes {\"seq\":7}"), resumes, "{after} ms later");
     }
+}
+
+#[test]
+fn resume_data_grows_stale_while_the_pool_stands_still_and_while_no_gateway_runs() {
+    let left = |table: &mut Table| {
+        table.ask("a");
+        table.die("a", op::ShardDeath { resume: resume(), ..Default::default() });
+    };
+    let resumes = |table: &mut Table| table.ask("b")[1].ends_with(r#"resumes {"seq":7}"#);
+    for (ms, expected) in [(2 * MINUTE, true), (3 * MINUTE, false)] {
+        let mut stood = Table::of(1);
+        left(&mut stood);
+        stood.now.stood_still += Duration::from_millis(ms);
+        stood.now.unix_ms += ms;
+        assert_eq!(resumes(&mut stood), expected, "stood still for {ms} ms");
+        let mut killed = Table::of(1);
+        left(&mut killed);
+        killed.restart_after(ms);
+        assert_eq!(resumes(&mut killed), expected, "killed for {ms} ms");
+    }
+    let mut set_back = Table::of(1);
+    left(&mut set_back);
+    set_back.now.unix_ms -= MINUTE;
+    set_back.restart_after(0);
+    assert!(!resumes(&mut set_back), "nobody knows its age");
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn a_clock_that_was_set_back_holds_nothing_back_for_longer_than_usual() {
     table.pool = ShardPool::restore(table.stored.clone(), table.settings, table.now).unwrap();
     assert_eq!(table.view(0).awaits, Some(Awaits::Notice { in_ms: 45_000 }));
     let opens = table.pool.pacing.next_opening().unwrap() - table.now.unix_ms;
-    assert_eq!(opens, 10_500);
+    assert_eq!(opens, 5_500);
 }
 
 #[test]
