@@ -211,6 +211,8 @@ fn of_a_large_bot(directory: &tempfile::TempDir) -> Gateway {
         total: 1000,
         remaining: 1000,
         resets_ms: u64::MAX,
+        uncertain_ms: 0,
+        recent: Vec::new(),
     };
     Store::open(directory.path()).unwrap().apply(&[Change::Budget(told)]).unwrap();
     Gateway::start(&[&data_dir])
