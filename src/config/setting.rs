@@ -64,6 +64,7 @@ impl Setting {
             Kind::Switch => "BOOL".to_owned(),
             Kind::StateDirectory => "DIRECTORY".to_owned(),
             Kind::LogFilter { .. } => "FILTER".to_owned(),
+            Kind::Form { placeholder, .. } => (*placeholder).to_owned(),
         }
     }
 
@@ -78,7 +79,10 @@ impl Setting {
                 let (from, to) = (range.start(), range.end());
                 format!("{help} [{from} to {to}, {STORED} or {AUTO}; default: {STORED}]")
             }
-            Kind::Address { default } | Kind::LogFilter { default } | Kind::Url { default } => {
+            Kind::Address { default }
+            | Kind::LogFilter { default }
+            | Kind::Url { default }
+            | Kind::Form { default, .. } => {
                 format!("{help} [default: {default}]")
             }
             Kind::StateDirectory => format!("{help} [default: {}]", directory::DEFAULT),
@@ -117,6 +121,13 @@ pub(crate) enum Kind {
     StateDirectory,
     LogFilter {
         default: &'static str,
+    },
+    /// Text of a form that a type of its own knows.
+    Form {
+        placeholder: &'static str,
+        expected: &'static str,
+        default: &'static str,
+        is_formed: fn(&str) -> bool,
     },
 }
 
@@ -158,7 +169,9 @@ impl Kind {
             Self::Count { .. } => Value::Text(STORED.to_owned()),
             Self::Path | Self::StateDirectory => Value::Text(NONE.to_owned()),
             Self::Token => Value::Token(None),
-            Self::LogFilter { default } | Self::Url { default } => Value::Text((*default).to_owned()),
+            Self::LogFilter { default } | Self::Url { default } | Self::Form { default, .. } => {
+                Value::Text((*default).to_owned())
+            }
         }
     }
 
@@ -178,6 +191,7 @@ impl Kind {
             Self::Switch => typed.parse().ok().map(Value::Switch),
             Self::StateDirectory => directory::is_path(typed).then(|| Value::Text(typed.to_owned())),
             Self::LogFilter { .. } => is_log_filter(typed).then(|| Value::Text(typed.to_owned())),
+            Self::Form { is_formed, .. } => is_formed(typed).then(|| Value::Text(typed.to_owned())),
         }
     }
 
@@ -212,6 +226,7 @@ impl Kind {
                 format!("a bot's token as Discord shows it (letters, digits, `.`, `_`, `-`), or `{NONE}`")
             }
             Self::Url { default } => format!("a URL such as `{default}`"),
+            Self::Form { expected, .. } => (*expected).to_owned(),
             Self::Switch => "`true` or `false`".to_owned(),
             Self::StateDirectory => {
                 "the path of a directory, or `none` to keep everything in memory".to_owned()

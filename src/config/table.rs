@@ -10,6 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use super::setting::{Field, Kind, Setting, Value};
 use super::shard_count::ShardCount;
 use super::token::BotToken;
+use super::unix::{self, FileMode, UserList};
 
 macro_rules! settings {
     ($(
@@ -51,6 +52,26 @@ settings! {
     /// Accept an address that other machines can reach although there are no credentials: whoever
     /// reaches the port can then use the gateway.
     "expose_without_credentials" => expose_without_credentials: bool = Kind::Switch;
+
+    /// PEM file of the certificate that TLS shows, then those that vouch for it. With one, `listen`
+    /// speaks TLS only. SIGHUP reads it again.
+    "tls_cert" => tls_cert: Option<PathBuf> = Kind::Path;
+
+    /// PEM file of the certificate's private key.
+    "tls_key" => tls_key: Option<PathBuf> = Kind::Path;
+
+    /// PEM file of the certificates that vouch for clients' certificates. A client need not show one;
+    /// one that is shown must be good.
+    "tls_client_ca" => tls_client_ca: Option<PathBuf> = Kind::Path;
+
+    /// Path of a Unix domain socket to listen on as well. It never has TLS.
+    "unix" => unix: Option<PathBuf> = Kind::Path;
+
+    /// Permissions of that socket's file, in octal.
+    "unix_mode" => unix_mode: FileMode = unix::MODE;
+
+    /// Ids of the users who may connect there; `own` is the gateway's user and root.
+    "unix_uids" => unix_uids: UserList = unix::USERS;
 
     /// Threads that serve connections.
     "workers" => workers: usize = Kind::one_per_core("threads", 1..=1_024);
@@ -113,7 +134,7 @@ settings! {
     /// (`mailbox_full`).
     "hold_ms" => hold: Duration = Kind::number("milliseconds", 0..=1_000, 250);
 
-    /// How long the head of a request may take to come, and its body; half a second less or more.
+    /// How long a TLS handshake may take, the head of a request, and its body; half a second less or more.
     "handshake_timeout_ms" => handshake_timeout: Duration =
         Kind::number("milliseconds", 1_000..=3_600_000, 5_000);
 

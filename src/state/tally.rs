@@ -157,6 +157,10 @@ kinds! {
         Forbidden = "forbidden",
         /// `Host`, `Origin` or the URL showed that a web page is behind it.
         ForeignPage = "foreign_page",
+        /// Its TLS handshake failed: no TLS, or a certificate that is not trusted.
+        TlsHandshake = "tls_handshake",
+        /// On the Unix domain socket: its user is none of `unix_uids`.
+        ForeignUser = "foreign_user",
     }
 }
 
