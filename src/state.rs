@@ -11,6 +11,7 @@ pub mod hold;
 pub mod listed;
 pub mod outstanding;
 pub mod parcel;
+pub mod peer;
 #[cfg(test)]
 mod properties;
 pub mod pulse;

@@ -1,5 +1,7 @@
 //! `POST /gateway`: a service asks by HTTP whether it would be accepted, and gets a ticket.
 
+use std::rc::Rc;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Payload};
@@ -7,7 +9,7 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::{error, json_body};
 use crate::actors::gateway::{PostIdentify, SECOND_LOOK, unauthorized};
-use crate::networker::entrance::Entrance;
+use crate::networker::entrance::{Arrival, Entrance};
 use crate::networker::websocket::bearer;
 use crate::protocol::envelope::Route;
 use crate::protocol::error::RejectCode;
@@ -20,8 +22,8 @@ pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let Some(address) = request.peer_addr().map(|address| address.ip()) else {
-        return error(400, "no_address", "the connection has no address");
+    let Some(address) = request.conn_data::<Rc<Arrival>>().map(|arrival| arrival.peer()) else {
+        return error(503, "unavailable", "the gateway has no descriptor left for this connection");
     };
     let limits = Limits { max_depth: entrance.config.max_depth };
     let (name, identify) = match parse(&body, limits) {

@@ -13,7 +13,6 @@ mod pause;
 pub(crate) use self::open::{NoHandshake, Opening, bearer, open};
 
 use std::cell::RefCell;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -49,7 +48,6 @@ pub(crate) struct Connection {
     entrance: Arc<Entrance>,
     arrival: Rc<Arrival>,
     life: Arc<Life>,
-    address: IpAddr,
     opening: Opening,
     /// The token that came with the handshake.
     bearer: Option<Hidden>,
@@ -128,7 +126,6 @@ impl Connection {
     fn new(
         entrance: Arc<Entrance>,
         arrival: Rc<Arrival>,
-        address: IpAddr,
         opening: Opening,
         bearer: Option<Hidden>,
     ) -> Self {
@@ -136,7 +133,6 @@ impl Connection {
             id: entrance.mint_id(),
             life: Arc::new(Life::new(arrival.socket().clone())),
             arrival,
-            address,
             opening,
             bearer,
             bursts: None,

@@ -4,11 +4,11 @@
 //! session, a handle `H` that it never looks into.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::grant::Grant;
+use super::peer::Peer;
 use super::secret::Secret;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
@@ -35,7 +35,7 @@ pub struct Claim<'a> {
     pub name: &'a Name,
     /// The session secret that was shown, if any.
     pub session: Option<&'a str>,
-    pub address: IpAddr,
+    pub address: Peer,
     /// What its credential permits.
     pub grant: &'a Arc<Grant>,
 }
@@ -106,7 +106,7 @@ struct Hold {
     ticket: Secret,
     /// The session secret told with the ticket.
     session: Secret,
-    address: IpAddr,
+    address: Peer,
     grant: Arc<Grant>,
     until: Instant,
     identify: Identify,
@@ -223,7 +223,7 @@ impl<H> Registry<H> {
 
     /// The ticket that is out for the name to that address; it is used up. For a service that knows no
     /// tickets, where no credentials are in use.
-    pub fn redeem_by_address(&mut self, name: &Name, address: IpAddr, now: Instant) -> Option<Redeemed> {
+    pub fn redeem_by_address(&mut self, name: &Name, address: Peer, now: Instant) -> Option<Redeemed> {
         self.hold(name, now).filter(|hold| hold.grant.is_open() && hold.address == address)?;
         self.holds.remove(name).map(Redeemed::from)
     }
@@ -372,14 +372,15 @@ fn reject(code: RejectCode, message: impl Into<String>, retry_after: Option<Dura
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::state::grant::Source;
 
-    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const ELSEWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+    const HERE: Peer = Peer::Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    const ELSEWHERE: Peer = Peer::Address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
     const SETTINGS: Settings = Settings {
         max_sessions: 3,
         resume_window: Duration::from_secs(30),
@@ -400,7 +401,7 @@ mod tests {
             Self { registry: Registry::new(SETTINGS), now: Instant::now(), next_connection: 1, grant: open() }
         }
 
-        fn check(&self, name: &Name, session: Option<&str>, address: IpAddr) -> Result<Finds, RejectCode> {
+        fn check(&self, name: &Name, session: Option<&str>, address: Peer) -> Result<Finds, RejectCode> {
             let claim = Claim { name, session, address, grant: &self.grant };
             self.registry.check(claim, |hung_up| *hung_up, self.now).map_err(|reject| reject.code)
         }
@@ -422,7 +423,7 @@ mod tests {
             Ok((connection, told))
         }
 
-        fn hold(&mut self, name: &Name, address: IpAddr) -> Result<String, RejectCode> {
+        fn hold(&mut self, name: &Name, address: Peer) -> Result<String, RejectCode> {
             self.check(name, None, address)?;
             let (ticket, session) = (Secret::random().unwrap(), Secret::random().unwrap());
             let told = ticket.reveal().to_owned();

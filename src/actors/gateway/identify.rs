@@ -1,6 +1,5 @@
 //! IDENTIFY, by WebSocket and by HTTP.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, Accept, Hidden, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
 use crate::state::grant::Grant;
+use crate::state::peer::Peer;
 use crate::state::registry::{Claim, Finds, Known, Redeemed, TICKET_LIFE, Taken};
 use crate::state::route::Route;
 use crate::state::secret::Secret;
@@ -41,7 +41,7 @@ pub struct Identify {
     /// What the credential permits that was shown. `None`: none was, it is the ticket's.
     pub grant: Option<Arc<Grant>>,
     pub link: Link,
-    pub address: IpAddr,
+    pub address: Peer,
     /// The thread that serves the connection: a new session goes there too.
     pub arbiter: ArbiterHandle,
     pub reply: Recipient<Identified>,
@@ -142,7 +142,7 @@ impl Gateway {
     fn admit(
         &mut self,
         applicant: Applicant,
-        address: IpAddr,
+        address: Peer,
         link: Link,
         arbiter: &ArbiterHandle,
         context: &mut Context<Self>,
@@ -195,7 +195,7 @@ impl Gateway {
         &mut self,
         by: By,
         grant: Option<Arc<Grant>>,
-        address: IpAddr,
+        address: Peer,
         now: Instant,
     ) -> Result<Applicant, Refusal> {
         match by {
@@ -340,7 +340,7 @@ pub struct PostIdentify {
     pub name: Name,
     pub identify: op::Identify,
     pub grant: Arc<Grant>,
-    pub address: IpAddr,
+    pub address: Peer,
 }
 
 impl Handler<PostIdentify> for Gateway {

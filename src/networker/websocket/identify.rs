@@ -52,7 +52,7 @@ impl Connection {
             by,
             grant,
             link: Link { id: self.id, outbound: context.address().recipient(), life: self.life.clone() },
-            address: self.address,
+            address: self.arrival.peer(),
             arbiter: Arbiter::current(),
             reply: context.address().recipient(),
         });

@@ -54,7 +54,7 @@ pub(crate) fn open(
     let mut response = ws::handshake(request)?;
     let over = entrance.connections().now().saturating_sub(entrance.config.max_connections as u64);
     let arrival = request.conn_data::<Rc<Arrival>>().cloned();
-    let (Some(arrival), Some(address)) = (arrival, request.peer_addr().map(|address| address.ip())) else {
+    let Some(arrival) = arrival else {
         return Ok(HttpResponse::ServiceUnavailable()
             .body("the gateway has no descriptor left for this connection\n"));
     };
@@ -70,7 +70,6 @@ pub(crate) fn open(
         Connection::new(
             entrance.into_inner(),
             arrival,
-            address,
             query.into_inner(),
             bearer(request.headers()),
         ),
