@@ -16,7 +16,6 @@ pub mod file;
 pub mod signed;
 pub mod token;
 
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -25,6 +24,7 @@ use std::{fs, io};
 use self::file::{Credentials, FileError};
 use crate::state::grant::{Grant, Source};
 use crate::state::guesses::Guesses;
+use crate::state::peer::Peer;
 
 /// The credentials in use, which can be read anew while the gateway runs.
 pub struct Auth {
@@ -60,7 +60,7 @@ impl Auth {
     }
 
     /// What `shown` permits, or what everybody may where no credentials are in use.
-    pub fn authenticate(&self, shown: Shown<'_>, address: IpAddr) -> Result<Arc<Grant>, Unauthorized> {
+    pub fn authenticate(&self, shown: Shown<'_>, peer: Peer) -> Result<Arc<Grant>, Unauthorized> {
         if !self.is_in_use() {
             return Ok(self.everything.clone());
         }
@@ -69,14 +69,14 @@ impl Auth {
         if let Some(grant) = credentials.look_up(shown, now_ms) {
             return Ok(grant);
         }
-        let retry_after = self.guesses().must_wait(address, Instant::now());
+        let retry_after = self.guesses().must_wait(peer, Instant::now());
         if retry_after.is_some() {
             return Err(Unauthorized { retry_after });
         }
         if let Some(grant) = shown.token.and_then(|token| credentials.signed(token)) {
             return Ok(Arc::new(grant));
         }
-        self.guesses().note(address, Instant::now());
+        self.guesses().note(peer, Instant::now());
         Err(Unauthorized { retry_after: None })
     }
 
@@ -115,6 +115,9 @@ impl Auth {
 pub struct Shown<'a> {
     /// A token, whichever way it came.
     pub token: Option<&'a str>,
+    /// The common name of the certificate that its TLS connection was made with, which counts where
+    /// there is no token.
+    pub certificate: Option<&'a str>,
 }
 
 fn read(path: &Path) -> Result<Credentials, FileError> {

@@ -59,6 +59,7 @@ pub mod logging;
 mod metrics;
 mod networker;
 pub mod protocol;
+mod reload;
 pub mod routes;
 pub mod server;
 mod socket;

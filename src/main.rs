@@ -2,7 +2,6 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::TcpListener;
 use std::process::ExitCode;
 
 use gateway::auth::Auth;
@@ -61,16 +60,15 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let address = loaded.config.listen;
-    let listener = match TcpListener::bind(address) {
-        Ok(listener) => listener,
+    let listeners = match server::Listeners::open(&loaded.config) {
+        Ok(listeners) => listeners,
         Err(error) => {
-            eprintln!("gateway: listen: cannot listen on {address}: {error} (--listen chooses another)");
+            eprintln!("gateway: {error}");
             return ExitCode::from(USAGE);
         }
     };
     let ran =
-        actix_rt::System::new().block_on(server::run(loaded.config, auth, found, listener, stop_signal()));
+        actix_rt::System::new().block_on(server::run(loaded.config, auth, found, listeners, stop_signal()));
     logging::flush();
     match ran {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`entrance`] | what every connection needs, and where it waits until it has identified |
+//! | [`showing`] | what a request shows of who sends it |
+//! | [`stream`] | what its bytes go through: TCP, TLS or a Unix domain socket |
 //! | [`websocket`] | the `Connection` actor: one WebSocket, from its handshake to its end |
 //! | [`bursts`] | bytes in: all frames of one read become one burst of messages |
 //! | [`throttle`] | how fast bytes may come in |
@@ -16,5 +18,7 @@ pub(crate) mod dispatch;
 pub(crate) mod entrance;
 pub(crate) mod outgoing;
 mod refusals;
+pub(crate) mod showing;
+pub(crate) mod stream;
 mod throttle;
 pub(crate) mod websocket;

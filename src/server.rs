@@ -1,33 +1,36 @@
 //! The whole gateway: the only file that knows every part.
 
+mod accept;
+mod listeners;
+mod reload;
 mod restore;
+mod tls;
+mod unix;
 
 use std::io;
-use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, Context, Supervisor};
-use actix_web::dev::ServerHandle;
-use actix_web::http::KeepAlive;
-use actix_web::middleware::from_fn;
+use actix_server::{Server, ServerHandle};
 use actix_web::web::Data;
-use actix_web::{App, HttpServer};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 
-use crate::actors::gateway::{DiscordAnswered, Drain, Gateway};
+use self::unix::{SocketFile, Users};
+use crate::actors::gateway::{CredentialsChanged, DiscordAnswered, Drain, Gateway};
 use crate::auth::Auth;
 use crate::config::{Config, ShardCount};
 use crate::discord;
 use crate::http;
-use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
+use crate::networker::entrance::{Entrance, REFUSED_AT_ONCE};
+use crate::reload::Reloadable;
 use crate::routes::{Routes, ShardTable};
 use crate::state::account::{Accounts, Balance};
 use crate::state::route::Shared;
 
+pub use self::listeners::{ListenError, Listeners};
 pub use self::restore::{Found, RestoreError, find};
 
 /// Descriptors that are not for connections: listener, epoll, log.
@@ -40,16 +43,13 @@ const UNIDENTIFIED_SHARE: usize = 4;
 /// How often it is looked whether connections have waited too long to identify.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a closing connection is waited for.
-const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Runs the gateway on `listener` until `shutdown` resolves, then stops it as the protocol says.
+/// Runs the gateway on `listeners` until `shutdown` resolves, then stops it as the protocol says.
 /// `found` comes from [`find`] with the same settings. To be called in an actix system.
 pub async fn run(
     config: Config,
     auth: Auth,
     found: Found,
-    listener: TcpListener,
+    listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut shutdown = pin!(shutdown);
@@ -78,10 +78,13 @@ pub async fn run(
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
     follow_discord(discord, gateway.clone());
-    let entrance = Data::new(Entrance::new(config.clone(), auth, gateway.clone(), routes, closing));
-    log::info!("listening on {}", listener.local_addr()?);
+    let mut reloadable = listeners.reloadable();
+    reloadable.extend(credentials(&auth, &gateway));
+    let entrance = Entrance::new(config.clone(), auth, gateway.clone(), routes, closing, reloadable);
+    let entrance = Data::new(entrance);
+    let reloads = actix_rt::spawn(reload::at_hangup(entrance.clone().into_inner()));
     let room = actix_rt::spawn(keep_waiting_room(entrance.clone().into_inner()));
-    let server = start_server(&config, listener, entrance)?;
+    let (server, socket_file) = start_server(&config, listeners, entrance)?;
     let handle = server.handle();
     let mut serving = actix_rt::spawn(server);
     tokio::select! {
@@ -89,13 +92,28 @@ pub async fn run(
         ended = &mut serving => return ended.map_err(io::Error::other)?,
     }
     let _ = serving.await;
+    drop(socket_file);
     room.abort();
+    reloads.abort();
     gateway_arbiter.stop();
     // The store closes with its actor.
     allocator_arbiter.stop();
     let _ = allocator_arbiter.join();
     log_account(&accounts.shared().accounts);
     Ok(())
+}
+
+/// The credentials, where they are in use: who has none that stands has to go.
+fn credentials(auth: &Arc<Auth>, gateway: &Addr<Gateway>) -> Option<Reloadable> {
+    let (auth, gateway) = (auth.clone(), gateway.clone());
+    auth.is_in_use().then(|| Reloadable {
+        name: "credentials",
+        reload: Box::new(move || {
+            auth.reload()?;
+            gateway.do_send(CredentialsChanged);
+            Ok(())
+        }),
+    })
 }
 
 /// What Discord allows, where there is a token: at first, where it is known, and from then on.
@@ -132,37 +150,33 @@ fn follow_discord(discord: Discord, gateway: Addr<Gateway>) {
 
 fn start_server(
     config: &Config,
-    listener: TcpListener,
+    listeners: Listeners,
     entrance: Data<Entrance>,
-) -> io::Result<actix_web::dev::Server> {
+) -> io::Result<(Server, Option<SocketFile>)> {
     let hosts = Data::new(http::guard::Hosts::new(config));
     let at_once = config.max_connections + config.max_unidentified + REFUSED_AT_ONCE;
     let for_each_worker = at_once.div_ceil(config.workers);
-    let arrivals = entrance.clone().into_inner();
-    let server = HttpServer::new(move || {
-        App::new()
-            .app_data(entrance.clone())
-            .app_data(hosts.clone())
-            .wrap(from_fn(http::permission::permission))
-            .wrap(from_fn(http::guard::guard))
-            .configure(http::routes)
-    })
-    .workers(config.workers)
-    .max_connections(for_each_worker)
-    .tcp_nodelay(true)
-    // One request for each connection: the server times the head of the first one only.
-    .keep_alive(KeepAlive::Disabled)
-    .client_request_timeout(config.handshake_timeout)
-    .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-    .disable_signals()
-    .shutdown_timeout(1)
-    .on_connect(move |stream, extensions| {
-        if let Some(stream) = stream.downcast_ref::<TcpStream>() {
-            Arrival::let_in(stream, &arrivals, extensions);
-        }
-    })
-    .listen(listener)?;
-    Ok(server.run())
+    let Listeners { tcp, tls, unix } = listeners;
+    log::info!("listening on {}", tcp.local_addr()?);
+    if tls.is_some() {
+        log::info!("only TLS is spoken there");
+    }
+    let (room, names) = (entrance.clone(), hosts.clone());
+    let mut server = Server::build()
+        .workers(config.workers)
+        .max_concurrent_connections(for_each_worker)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen("tcp", tcp, move || accept::tcp(room.clone(), names.clone(), tls.clone()))?;
+    let mut file = None;
+    if let Some((listener, made)) = unix {
+        log::info!("listening on the socket {}", made.path().display());
+        let users = Arc::new(Users::new(&config.unix_uids));
+        let accept = move || accept::unix(entrance.clone(), hosts.clone(), users.clone());
+        server = server.listen_uds("unix", listener, accept)?;
+        file = Some(made);
+    }
+    Ok((server.run(), file))
 }
 
 /// Whoever has to leave may have waited for no newcomer.

@@ -2,16 +2,19 @@
 //!
 //! A connection whose peer does not read is not polled any more, its timers included, so
 //! whatever must happen on time happens here: looking whether the peer hung up, how much it took,
-//! and ending the connection.
+//! and ending the connection. TCP tells all of that by itself, under TLS too; a Unix domain socket
+//! tells less, and [`unix`] adds what is missing.
+
+mod unix;
 
 use std::io;
-use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::socket::{Shutdown as How, getsockopt, setsockopt, shutdown, sockopt};
+use nix::sys::socket::{Shutdown, getsockopt, setsockopt, shutdown, sockopt};
 
+use self::unix::Meter;
 use crate::protocol::close::Close;
 use crate::state::tally::Tally;
 
@@ -32,6 +35,10 @@ const TCP_ESTABLISHED: u8 = 1;
 #[derive(Debug)]
 pub(crate) struct Socket {
     descriptor: OwnedFd,
+    /// Of a Unix domain socket.
+    meter: Option<Meter>,
+    /// Whether nothing more is to be written.
+    is_finishing: AtomicBool,
     /// Whether it was counted how the connection ended.
     is_counted: AtomicBool,
 }
@@ -50,9 +57,34 @@ pub(crate) struct Traffic {
 }
 
 impl Socket {
-    pub(crate) fn duplicate(stream: &impl AsFd) -> io::Result<Self> {
+    pub(crate) fn of_tcp(stream: &impl AsFd) -> io::Result<Self> {
+        Self::duplicate(stream, None)
+    }
+
+    /// Whoever reads and writes the connection has to tell of it: [`wrote`](Self::wrote),
+    /// [`read`](Self::read).
+    pub(crate) fn of_unix(stream: &impl AsFd) -> io::Result<Self> {
+        Self::duplicate(stream, Some(Meter::new()))
+    }
+
+    fn duplicate(stream: &impl AsFd, meter: Option<Meter>) -> io::Result<Self> {
         let descriptor = stream.as_fd().try_clone_to_owned()?;
-        Ok(Self { descriptor, is_counted: AtomicBool::new(false) })
+        let (is_finishing, is_counted) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Self { descriptor, meter, is_finishing, is_counted })
+    }
+
+    /// The kernel took so many bytes to send.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        if let Some(meter) = &self.meter {
+            meter.wrote(bytes);
+        }
+    }
+
+    /// Bytes were read.
+    pub(crate) fn read(&self) {
+        if let Some(meter) = &self.meter {
+            meter.read();
+        }
     }
 
     /// Counts how the connection ends, once: whoever decides it first is right.
@@ -62,8 +94,12 @@ impl Socket {
         }
     }
 
-    /// Tells the kernel to give the connection up when bytes stay unacknowledged for that long.
+    /// Tells the kernel to give the connection up when bytes stay unacknowledged for that long. (None
+    /// ever do on a Unix domain socket.)
     pub(crate) fn set_user_timeout(&self, timeout: Duration) {
+        if self.meter.is_some() {
+            return;
+        }
         let millis = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         if let Err(error) = setsockopt(&self.descriptor, sockopt::TcpUserTimeout, &millis) {
             log::debug!("TCP_USER_TIMEOUT could not be set: {error}");
@@ -72,11 +108,17 @@ impl Socket {
 
     /// Whether the peer has closed its side, even if we have not read so far.
     pub(crate) fn has_hung_up(&self) -> bool {
+        if self.meter.is_some() {
+            return unix::has_hung_up(&self.descriptor);
+        }
         getsockopt(&self.descriptor, option::TcpInfo).is_ok_and(|info| info.tcpi_state != TCP_ESTABLISHED)
     }
 
-    /// What the kernel says; nothing where it is not TCP.
+    /// What the kernel says.
     pub(crate) fn traffic(&self) -> Traffic {
+        if let Some(meter) = &self.meter {
+            return meter.traffic(&self.descriptor);
+        }
         getsockopt(&self.descriptor, option::TcpInfo).map_or_else(
             |_| Traffic::default(),
             |info| Traffic {
@@ -91,17 +133,17 @@ impl Socket {
 
     /// Ends the connection in both directions; whoever reads or writes it finds out at once.
     pub(crate) fn shut_down(&self) {
-        self.shut(Shutdown::Both);
-    }
-
-    /// Says that nothing more will be written. What was written before still arrives.
-    pub(crate) fn finish_writing(&self) {
-        self.shut(Shutdown::Write);
-    }
-
-    fn shut(&self, how: Shutdown) {
-        let how = if how == Shutdown::Write { How::Write } else { How::Both };
         // It fails only where the peer has ended the connection already.
-        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.descriptor), how);
+        let _ = shutdown(self.descriptor.as_raw_fd(), Shutdown::Both);
+    }
+
+    /// Says that nothing more will be written: whoever writes the connection ends it in that direction
+    /// with the next flush, after TLS's own farewell.
+    pub(crate) fn finish_writing(&self) {
+        self.is_finishing.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.is_finishing.load(Ordering::Acquire)
     }
 }

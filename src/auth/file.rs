@@ -199,10 +199,14 @@ impl Credentials {
         self.len() == 0
     }
 
-    /// The entry that goes with what was shown.
+    /// The entry that goes with what was shown: the token's, or without one that whose id the client's
+    /// certificate has as its common name.
     pub(super) fn look_up(&self, shown: Shown<'_>, now_ms: u64) -> Option<Arc<Grant>> {
-        let grant = self.by_token.get(&TokenHash::of(shown.token?))?;
-        (!grant.has_expired(now_ms)).then(|| grant.clone())
+        let grant = match (shown.token, shown.certificate) {
+            (Some(token), _) => self.by_token.get(&TokenHash::of(token)),
+            (None, certificate) => self.by_id.get(certificate?),
+        };
+        grant.filter(|grant| !grant.has_expired(now_ms)).cloned()
     }
 
     pub(super) fn entry(&self, id: &str) -> Option<&Arc<Grant>> {
@@ -252,7 +256,7 @@ mod tests {
     }
 
     fn look_up(credentials: &Credentials, token: &str, now_ms: u64) -> Option<Arc<Grant>> {
-        credentials.look_up(Shown { token: Some(token) }, now_ms)
+        credentials.look_up(Shown { token: Some(token), certificate: None }, now_ms)
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! `POST /gateway`: a service asks by HTTP whether it would be accepted, and gets a ticket.
 
-use std::rc::Rc;
-
 use actix_web::http::StatusCode;
 use actix_web::http::header::ContentType;
 use actix_web::web::{Data, Payload};
@@ -9,8 +7,8 @@ use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::{error, json_body};
 use crate::actors::gateway::{PostIdentify, SECOND_LOOK, unauthorized};
-use crate::networker::entrance::{Arrival, Entrance};
-use crate::networker::websocket::bearer;
+use crate::networker::entrance::Entrance;
+use crate::networker::showing::Showing;
 use crate::protocol::envelope::Route;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::Name;
@@ -22,7 +20,7 @@ pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
-    let Some(address) = request.conn_data::<Rc<Arrival>>().map(|arrival| arrival.peer()) else {
+    let Some(showing) = Showing::of(&request) else {
         return error(503, "unavailable", "the gateway has no descriptor left for this connection");
     };
     let limits = Limits { max_depth: entrance.config.max_depth };
@@ -30,15 +28,14 @@ pub(super) async fn post(request: HttpRequest, payload: Payload, entrance: Data<
         Ok(parsed) => parsed,
         Err(reject) => return answer(&GatewayOp::Reject(reject)),
     };
-    let bearer = bearer(request.headers());
-    let grant = match entrance.authenticate(identify.token.as_ref().or(bearer.as_ref()), address) {
+    let grant = match showing.authenticate(identify.token.as_ref(), &entrance) {
         Ok(grant) => grant,
         Err(refused) => return answer(&GatewayOp::Reject(unauthorized(refused.retry_after))),
     };
     if let Err(reject) = entrance.may_be(&grant, &name) {
         return answer(&GatewayOp::Reject(reject));
     }
-    match ask(&entrance, PostIdentify { name, identify, grant, address }).await {
+    match ask(&entrance, PostIdentify { name, identify, grant, address: showing.peer }).await {
         Ok(Ok(accept)) => answer(&GatewayOp::Accept(accept)),
         Ok(Err(reject)) => answer(&GatewayOp::Reject(reject)),
         Err(_) => error(503, "unavailable", "the gateway is restarting a part of itself; try again"),

@@ -17,7 +17,7 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 use super::body::error;
 use crate::auth::Unauthorized;
 use crate::networker::entrance::Entrance;
-use crate::networker::websocket::bearer;
+use crate::networker::showing::Showing;
 use crate::state::grant::{Api, Grant};
 use crate::state::tally::Turned;
 
@@ -57,11 +57,10 @@ fn permitted(
     needs: Api,
 ) -> Result<Arc<Grant>, (Arc<str>, HttpResponse)> {
     let nobody = |response| (Arc::from("nobody"), response);
-    let address = request.peer_addr().map(|address| address.ip());
-    let address = address.ok_or_else(|| nobody(error(400, "no_address", "the connection has no address")))?;
-    let token = bearer(request.headers());
-    let grant =
-        entrance.authenticate(token.as_ref(), address).map_err(|refused| nobody(unauthorized(refused)))?;
+    let showing = Showing::of(request.request()).ok_or_else(|| {
+        nobody(error(503, "unavailable", "the gateway has no descriptor left for this connection"))
+    })?;
+    let grant = showing.authenticate(None, entrance).map_err(|refused| nobody(unauthorized(refused)))?;
     if grant.api < needs {
         entrance.turn_away(Turned::Forbidden);
         log::warn!("the credential {} may not {} {}", grant.id, request.method(), request.path());
@@ -89,7 +88,7 @@ fn audit(needs: Api, who: &str, request: &HttpRequest, response: &HttpResponse) 
     if needs < Api::Write {
         return;
     }
-    let address = request.peer_addr().map_or_else(|| "no address".to_owned(), |peer| peer.ip().to_string());
+    let peer = Showing::of(request).map_or_else(|| "nowhere".to_owned(), |showing| showing.peer.to_string());
     let (method, path, status) = (request.method(), request.path(), response.status().as_u16());
-    log::info!("audit: {who} at {address}: {method} {path}: {status}");
+    log::info!("audit: {who} at {peer}: {method} {path}: {status}");
 }

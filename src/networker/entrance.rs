@@ -6,7 +6,6 @@
 //! WebSockets and never identifies. So all of these are bounded together, by `max_unidentified`.
 
 use std::cell::Cell;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,19 +13,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use actix_web::dev::Extensions;
 use tokio::sync::{Semaphore, watch};
 
-use crate::actors::gateway::{CredentialsChanged, Gateway};
-use crate::auth::file::FileError;
-use crate::auth::{Auth, Shown, Unauthorized};
+use crate::actors::gateway::Gateway;
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
-use crate::protocol::op::{Hidden, Reject};
+use crate::protocol::op::Reject;
+use crate::reload::Reloadable;
 use crate::routes::Routes;
 use crate::socket::Socket;
 use crate::state::grant::Grant;
+use crate::state::peer::Peer;
 use crate::state::tally::{ConnectionTally, Turned};
 use crate::state::waiting_room::WaitingRoom;
 
@@ -44,6 +43,8 @@ pub(crate) struct Entrance {
     pub(crate) routes: Arc<Routes>,
     /// Large answers over HTTP that may be under way at once.
     pub(crate) reports: Arc<Semaphore>,
+    /// What can be read anew.
+    pub(crate) reloads: Vec<Reloadable>,
     /// True once every connection is to be closed.
     closing: watch::Receiver<bool>,
     next_connection: AtomicU64,
@@ -64,6 +65,7 @@ impl Entrance {
         gateway: Addr<Gateway>,
         routes: Arc<Routes>,
         closing: watch::Receiver<bool>,
+        reloads: Vec<Reloadable>,
     ) -> Self {
         let unidentified = Mutex::new(WaitingRoom::new(config.max_unidentified));
         Self {
@@ -73,6 +75,7 @@ impl Entrance {
             routes,
             reports: Arc::new(Semaphore::new(REPORTS_AT_ONCE)),
             closing,
+            reloads,
             next_connection: AtomicU64::new(1),
             next_arrival: AtomicU64::new(0),
             unidentified,
@@ -95,37 +98,6 @@ impl Entrance {
             // An error means that the gateway is gone: then too.
             let _ = closing.wait_for(|closing| *closing).await;
         }
-    }
-
-    /// What the token permits, or everybody's rights where no credentials are in use. A failure is
-    /// counted and logged, without the token.
-    pub(crate) fn authenticate(
-        &self,
-        token: Option<&Hidden>,
-        address: IpAddr,
-    ) -> Result<Arc<Grant>, Unauthorized> {
-        let shown = Shown { token: token.map(Hidden::reveal) };
-        self.auth.authenticate(shown, address).inspect_err(|unauthorized| {
-            if unauthorized.retry_after.is_some() {
-                self.turn_away(Turned::TooManyFailures);
-            } else {
-                self.turn_away(Turned::Unauthorized);
-                log::warn!("{address} showed no valid credential");
-            }
-        })
-    }
-
-    /// Reads the credentials anew; who has none that stands has to go. How many there are.
-    pub(crate) fn reload(&self) -> Result<usize, FileError> {
-        let read = self.auth.reload();
-        match &read {
-            Ok(credentials) => {
-                log::info!("the credentials were read anew: {credentials}");
-                self.gateway.do_send(CredentialsChanged);
-            }
-            Err(error) => log::error!("{error}; those before stay in use"),
-        }
-        read
     }
 
     /// Whether the credential may take the name.
@@ -163,20 +135,26 @@ impl Entrance {
 pub(crate) struct Arrival {
     id: u64,
     visitor: Arc<Visitor>,
+    peer: Peer,
     entrance: Arc<Entrance>,
-    /// It sent a whole request.
+    /// It sent a whole request, or it was counted already why it never will.
     has_asked: Cell<bool>,
 }
 
 impl Arrival {
-    /// Lets a connection in, and keeps what is known of it with its other data. Others may have to
-    /// leave for it.
-    pub(crate) fn let_in(stream: &impl AsFd, entrance: &Arc<Entrance>, extensions: &mut Extensions) {
-        let socket = match Socket::duplicate(stream) {
+    /// Lets a connection in; others may have to leave for it. `None` where there is no descriptor
+    /// for a second hold on it.
+    pub(crate) fn let_in(stream: &impl AsFd, peer: Peer, entrance: &Arc<Entrance>) -> Option<Rc<Self>> {
+        let socket = match peer {
+            Peer::Address(_) => Socket::of_tcp(stream),
+            Peer::User(_) => Socket::of_unix(stream),
+        };
+        let socket = match socket {
             Ok(socket) => Arc::new(socket),
             Err(error) => {
                 entrance.turn_away(Turned::NoDescriptor);
-                return log::warn!("a connection's descriptor could not be duplicated: {error}");
+                log::warn!("a connection's descriptor could not be duplicated: {error}");
+                return None;
             }
         };
         socket.set_user_timeout(entrance.config.stuck * 2);
@@ -185,7 +163,12 @@ impl Arrival {
         entrance.waiting_room().enter(id, Arc::downgrade(&visitor), Instant::now());
         entrance.make_room();
         let entrance = entrance.clone();
-        extensions.insert(Rc::new(Self { id, visitor, entrance, has_asked: Cell::new(false) }));
+        Some(Rc::new(Self { id, visitor, peer, entrance, has_asked: Cell::new(false) }))
+    }
+
+    /// Where it comes from.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
     }
 
     pub(crate) fn socket(&self) -> &Arc<Socket> {
@@ -195,6 +178,12 @@ impl Arrival {
     /// A whole request came.
     pub(crate) fn asked(&self) {
         self.has_asked.set(true);
+    }
+
+    /// It ends without a request, for this reason.
+    pub(crate) fn turn_away(&self, why: Turned) {
+        self.has_asked.set(true);
+        self.entrance.turn_away(why);
     }
 
     /// Ends the connection at its socket, if it is still there then.

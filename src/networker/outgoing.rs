@@ -136,23 +136,16 @@ pub(crate) struct Body<S> {
     actor: Pin<Box<S>>,
     outgoing: Rc<RefCell<Outgoing>>,
     life: Arc<Life>,
-    /// Whether the server had a turn to write the last bytes.
-    is_flushed: bool,
 }
 
 impl<S> Body<S> {
     pub(crate) fn new(actor: S, outgoing: Rc<RefCell<Outgoing>>, life: Arc<Life>) -> Self {
-        Self { actor: Box::pin(actor), outgoing, life, is_flushed: false }
+        Self { actor: Box::pin(actor), outgoing, life }
     }
 
-    /// Ends the stream, but first lets the server write what it took. The end of the socket has to
-    /// come from us: the service waits for it (RFC 6455 section 7.1.1), and the server for the
-    /// service's.
-    fn end(&mut self, context: &Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        if !std::mem::replace(&mut self.is_flushed, true) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+    /// Ends the stream. The end of the socket has to come from us: the service waits for it (RFC 6455
+    /// section 7.1.1), and the server for the service's. It comes as the server flushes what it took.
+    fn end(&self) -> Poll<Option<Result<Bytes, Error>>> {
         self.life.finish_writing();
         Poll::Ready(None)
     }
@@ -171,7 +164,7 @@ impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
             Some(bytes) => Poll::Ready(Some(Ok(bytes))),
             None if has_ended || outgoing.is_finished => {
                 drop(outgoing);
-                this.end(context)
+                this.end()
             }
             None => {
                 outgoing.waker = Some(context.waker().clone());

@@ -10,7 +10,7 @@ mod open;
 mod ops;
 mod pause;
 
-pub(crate) use self::open::{NoHandshake, Opening, bearer, open};
+pub(crate) use self::open::{NoHandshake, Opening, open};
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -26,6 +26,7 @@ use super::bursts::{self, Burst, Bursts, Gate, Item};
 use super::dispatch::{Dispatcher, MessageLimits, Outcome};
 use super::entrance::{Arrival, Entrance};
 use super::outgoing::Outgoing;
+use super::showing::Showing;
 use crate::actors::client_session::ClientSession;
 use crate::actors::gateway::{By, Confirm};
 use crate::actors::link::{Life, Link, MAX_OPS, OpKind, OpPermit, Outbound};
@@ -35,7 +36,7 @@ use crate::protocol::close::Close;
 use crate::protocol::error::{ErrorCode, RejectCode};
 use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
-use crate::protocol::op::{self, Ack, GatewayOp, Hidden, Reject, ServiceOp};
+use crate::protocol::op::{self, Ack, GatewayOp, Reject, ServiceOp};
 use crate::state::grant::Grant;
 use crate::state::hold::HoldBudget;
 use crate::state::rate::Rate;
@@ -49,8 +50,8 @@ pub(crate) struct Connection {
     arrival: Rc<Arrival>,
     life: Arc<Life>,
     opening: Opening,
-    /// The token that came with the handshake.
-    bearer: Option<Hidden>,
+    /// What the handshake showed.
+    showing: Showing,
     bursts: Option<Bursts>,
     gate: Rc<Gate>,
     outgoing: Rc<RefCell<Outgoing>>,
@@ -123,18 +124,13 @@ const TURN: Duration = Duration::from_micros(500);
 const LOOK_AT_CLOCK: usize = 64;
 
 impl Connection {
-    fn new(
-        entrance: Arc<Entrance>,
-        arrival: Rc<Arrival>,
-        opening: Opening,
-        bearer: Option<Hidden>,
-    ) -> Self {
+    fn new(entrance: Arc<Entrance>, arrival: Rc<Arrival>, opening: Opening, showing: Showing) -> Self {
         Self {
             id: entrance.mint_id(),
             life: Arc::new(Life::new(arrival.socket().clone())),
             arrival,
             opening,
-            bearer,
+            showing,
             bursts: None,
             gate: Rc::default(),
             outgoing: Rc::default(),

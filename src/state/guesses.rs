@@ -7,6 +7,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use super::peer::Peer;
+
 /// The most addresses that are remembered.
 const MAX_ADDRESSES: usize = 10_000;
 
@@ -17,7 +19,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 pub struct Guesses {
     a_minute: u32,
     /// When all that an address showed would have come, had it come at the rate.
-    due: HashMap<IpAddr, Instant>,
+    due: HashMap<Peer, Instant>,
 }
 
 impl Guesses {
@@ -27,16 +29,16 @@ impl Guesses {
     }
 
     /// How long the address has to wait, if it has shown too many.
-    pub fn must_wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let due = self.due.get(&whose(address))?;
+    pub fn must_wait(&self, peer: Peer, now: Instant) -> Option<Duration> {
+        let due = self.due.get(&whose(peer))?;
         (due.saturating_duration_since(now) + self.each()).checked_sub(MINUTE).filter(|wait| !wait.is_zero())
     }
 
     /// A wrong one came. Counts as long as the address need not wait.
-    pub fn note(&mut self, address: IpAddr, now: Instant) {
+    pub fn note(&mut self, peer: Peer, now: Instant) {
         let each = self.each();
         self.make_room(now);
-        let due = self.due.entry(whose(address)).or_insert(now);
+        let due = self.due.entry(whose(peer)).or_insert(now);
         *due = (*due).max(now) + each;
     }
 
@@ -58,19 +60,20 @@ impl Guesses {
 }
 
 /// A host has a whole /64 of IPv6 addresses.
-fn whose(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+fn whose(peer: Peer) -> Peer {
+    let Peer::Address(address) = peer else { return peer };
+    Peer::Address(match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         v4 @ IpAddr::V4(_) => v4,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
+    fn address(text: &str) -> Peer {
+        Peer::Address(text.parse().unwrap())
     }
 
     #[test]
@@ -107,10 +110,10 @@ mod tests {
         let start = Instant::now();
         let mut guesses = Guesses::new(1);
         for n in 0..20_000_u32 {
-            guesses.note(IpAddr::V4(n.into()), start + Duration::from_millis(n.into()));
+            guesses.note(Peer::Address(IpAddr::V4(n.into())), start + Duration::from_millis(n.into()));
             assert!(guesses.due.len() <= MAX_ADDRESSES);
         }
         let end = start + Duration::from_secs(20);
-        assert!(guesses.must_wait(IpAddr::V4(19_999.into()), end).is_some());
+        assert!(guesses.must_wait(Peer::Address(IpAddr::V4(19_999.into())), end).is_some());
     }
 }

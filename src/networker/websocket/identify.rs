@@ -52,29 +52,27 @@ impl Connection {
             by,
             grant,
             link: Link { id: self.id, outbound: context.address().recipient(), life: self.life.clone() },
-            address: self.arrival.peer(),
+            address: self.showing.peer,
             arbiter: Arbiter::current(),
             reply: context.address().recipient(),
         });
     }
 
-    /// What its credential permits; `None`: it shows a ticket and nothing else.
+    /// What its credential permits; `None`: it shows a ticket and no token.
     fn authenticate(&self, by: &By) -> Result<Option<Arc<Grant>>, Refusal> {
-        let (entrance, address) = (&self.entrance, self.address);
         let check = |token| {
-            entrance.authenticate(token, address).map_err(|refused| unauthorized(refused.retry_after))
+            let grant = self.showing.authenticate(token, &self.entrance);
+            grant.map_err(|refused| Refusal::Reject(unauthorized(refused.retry_after)))
         };
         match by {
             By::Op { name, identify, .. } => {
-                let grant =
-                    check(identify.token.as_ref().or(self.bearer.as_ref())).map_err(Refusal::Reject)?;
-                entrance.may_be(&grant, name).map_err(Refusal::Reject)?;
+                let grant = check(identify.token.as_ref())?;
+                self.entrance.may_be(&grant, name).map_err(Refusal::Reject)?;
                 Ok(Some(grant))
             }
-            By::Ticket(_) if self.bearer.is_none() => Ok(None),
-            By::Ticket(_) => check(self.bearer.as_ref()).map(Some).map_err(Refusal::Reject),
-            By::Name(_) if entrance.auth.is_in_use() => Err(Refusal::NotIdentified),
-            By::Name(_) => check(None).map(Some).map_err(Refusal::Reject),
+            By::Ticket(_) if self.showing.bearer.is_none() => Ok(None),
+            By::Name(_) if self.entrance.auth.is_in_use() => Err(Refusal::NotIdentified),
+            By::Ticket(_) | By::Name(_) => check(None).map(Some),
         }
     }
 

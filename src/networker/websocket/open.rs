@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 use actix_web::web::{Data, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actix_web_actors::ws::{self, WebsocketContext};
@@ -13,6 +12,7 @@ use super::Connection;
 use crate::networker::bursts::Bursts;
 use crate::networker::entrance::{Arrival, Entrance, REFUSED_AT_ONCE};
 use crate::networker::outgoing::Body;
+use crate::networker::showing::Showing;
 use crate::networker::throttle::Throttle;
 use crate::protocol::op::Hidden;
 use crate::state::tally::Turned;
@@ -36,14 +36,6 @@ impl From<ws::HandshakeError> for NoHandshake {
     }
 }
 
-/// The token of `Authorization: Bearer` (RFC 6750 section 2.1), where there is one such header.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<Hidden> {
-    let mut values = headers.get_all(AUTHORIZATION);
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| Hidden::new(token.trim()))
-}
-
 /// `GET /gateway`: the handshake.
 pub(crate) fn open(
     request: &HttpRequest,
@@ -53,8 +45,8 @@ pub(crate) fn open(
 ) -> Result<HttpResponse, NoHandshake> {
     let mut response = ws::handshake(request)?;
     let over = entrance.connections().now().saturating_sub(entrance.config.max_connections as u64);
-    let arrival = request.conn_data::<Rc<Arrival>>().cloned();
-    let Some(arrival) = arrival else {
+    let (arrival, showing) = (request.conn_data::<Rc<Arrival>>().cloned(), Showing::of(request));
+    let (Some(arrival), Some(showing)) = (arrival, showing) else {
         return Ok(HttpResponse::ServiceUnavailable()
             .body("the gateway has no descriptor left for this connection\n"));
     };
@@ -67,12 +59,7 @@ pub(crate) fn open(
     Ok(start(
         &mut response,
         payload,
-        Connection::new(
-            entrance.into_inner(),
-            arrival,
-            query.into_inner(),
-            bearer(request.headers()),
-        ),
+        Connection::new(entrance.into_inner(), arrival, query.into_inner(), showing),
     ))
 }
 

@@ -1,0 +1,137 @@
+//! How a connection gets in, from when it was accepted until the HTTP server has it.
+//!
+//! The HTTP server is put together from its parts here, since `HttpServer` tells of a connection
+//! only after its TLS handshake: until then it would wait in no waiting room, and nobody could end it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::HttpService;
+use actix_http::error::DispatchError;
+use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
+use actix_web::App;
+use actix_web::dev::AppConfig;
+use actix_web::http::KeepAlive;
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::tls::{Handshake, Tls};
+use super::unix::Users;
+use crate::http;
+use crate::networker::entrance::{Arrival, Entrance};
+use crate::networker::stream::{ClientCertificate, Stream, Transport};
+use crate::state::peer::Peer;
+use crate::state::tally::Turned;
+
+/// How long a closing connection is waited for.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection that the HTTP server may have. It asks for an address beside it, which nothing here
+/// looks at: [`Arrival::peer`] is that.
+type LetIn = (Stream, Option<std::net::SocketAddr>);
+
+/// The connections of the TCP listener, with TLS where that is set.
+pub(super) fn tcp(
+    entrance: Data<Entrance>,
+    hosts: Data<http::guard::Hosts>,
+    tls: Option<Arc<Tls>>,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+    let arrivals = entrance.clone().into_inner();
+    fn_service(move |stream: TcpStream| {
+        let (arrivals, tls) = (arrivals.clone(), tls.clone());
+        async move { over_tcp(stream, &arrivals, tls.as_deref()).await }
+    })
+    .and_then(server(entrance, hosts))
+}
+
+/// The connections of the Unix domain socket, by these users.
+pub(super) fn unix(
+    entrance: Data<Entrance>,
+    hosts: Data<http::guard::Hosts>,
+    users: Arc<Users>,
+) -> impl ServiceFactory<UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+    let arrivals = entrance.clone().into_inner();
+    fn_service(move |stream: UnixStream| {
+        let let_in = over_unix(stream, &arrivals, &users);
+        async move { let_in }
+    })
+    .and_then(server(entrance, hosts))
+}
+
+/// HTTP/1.1 on connections that were let in.
+fn server(
+    entrance: Data<Entrance>,
+    hosts: Data<http::guard::Hosts>,
+) -> impl ServiceFactory<LetIn, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+    let handshake_timeout = entrance.config.handshake_timeout;
+    let app = App::new()
+        .app_data(entrance)
+        .app_data(hosts)
+        .wrap(from_fn(http::permission::permission))
+        .wrap(from_fn(http::guard::guard))
+        .configure(http::routes)
+        .into_factory()
+        .map_err(|error: actix_web::Error| error.error_response());
+    HttpService::build()
+        // One request for each connection: the server times the head of the first one only.
+        .keep_alive(KeepAlive::Disabled)
+        .client_request_timeout(handshake_timeout)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        .on_connect_ext(|stream: &Stream, data| stream.introduce(data))
+        .h1(map_config(app, |()| AppConfig::default()))
+}
+
+async fn over_tcp(
+    stream: TcpStream,
+    entrance: &Arc<Entrance>,
+    tls: Option<&Tls>,
+) -> Result<LetIn, DispatchError> {
+    let peer = Peer::Address(stream.peer_addr()?.ip());
+    let _ = stream.set_nodelay(true);
+    let arrival = Arrival::let_in(&stream, peer, entrance);
+    let Some(tls) = tls else { return Ok((Stream::new(Transport::Tcp(stream), arrival, None), None)) };
+    let time = entrance.config.handshake_timeout;
+    match tls.accept(stream, time).await {
+        Ok(Handshake { stream, common_name }) => {
+            let certificate = common_name.map(|common_name| ClientCertificate { common_name });
+            Ok((Stream::new(Transport::Tls(Box::new(stream)), arrival, certificate), None))
+        }
+        Err(error) => {
+            log::debug!("the TLS handshake with {peer} failed: {error}");
+            // What is no TLS, or no good TLS. Who only went is told apart.
+            if let Some(arrival) = arrival
+                && error.kind() == io::ErrorKind::InvalidData
+            {
+                arrival.turn_away(Turned::TlsHandshake);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn over_unix(stream: UnixStream, entrance: &Arc<Entrance>, users: &Users) -> Result<LetIn, DispatchError> {
+    let uid = stream.peer_cred()?.uid();
+    if !users.contains(uid) {
+        entrance.turn_away(Turned::ForeignUser);
+        log::debug!("user {uid} came by the Unix domain socket and is none of unix_uids");
+        // All of it fits the socket's buffer, and what does not would be no loss.
+        let _ = stream.try_write(refusal(uid).as_bytes());
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
+    }
+    let arrival = Arrival::let_in(&stream, Peer::User(uid), entrance);
+    Ok((Stream::new(Transport::Unix(stream), arrival, None), None))
+}
+
+/// What a user is told who may not come, before anything was read.
+fn refusal(uid: u32) -> String {
+    let body = format!(
+        r#"{{"error":{{"code":"forbidden","message":"user {uid} may not use this socket (unix_uids)"}}}}"#
+    );
+    format!(
+        "HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
