@@ -15,6 +15,7 @@ use actix_web::dev::AppConfig;
 use actix_web::http::KeepAlive;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::{Handshake, Tls};
@@ -27,6 +28,9 @@ use crate::state::tally::Turned;
 
 /// How long a closing connection is waited for.
 const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long somebody who may not come has to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection that the HTTP server may have. It asks for an address beside it, which nothing here
 /// looks at: [`Arrival::peer`] is that.
@@ -54,8 +58,8 @@ pub(super) fn unix(
 ) -> impl ServiceFactory<UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
     let arrivals = entrance.clone().into_inner();
     fn_service(move |stream: UnixStream| {
-        let let_in = over_unix(stream, &arrivals, &users);
-        async move { let_in }
+        let (arrivals, users) = (arrivals.clone(), users.clone());
+        async move { over_unix(stream, &arrivals, &users).await }
     })
     .and_then(server(entrance, hosts))
 }
@@ -111,17 +115,30 @@ async fn over_tcp(
     }
 }
 
-fn over_unix(stream: UnixStream, entrance: &Arc<Entrance>, users: &Users) -> Result<LetIn, DispatchError> {
+async fn over_unix(
+    stream: UnixStream,
+    entrance: &Arc<Entrance>,
+    users: &Users,
+) -> Result<LetIn, DispatchError> {
     let uid = stream.peer_cred()?.uid();
-    if !users.contains(uid) {
-        entrance.turn_away(Turned::ForeignUser);
-        log::debug!("user {uid} came by the Unix domain socket and is none of unix_uids");
-        // All of it fits the socket's buffer, and what does not would be no loss.
-        let _ = stream.try_write(refusal(uid).as_bytes());
-        return Err(io::Error::from(io::ErrorKind::PermissionDenied).into());
-    }
     let arrival = Arrival::let_in(&stream, Peer::User(uid), entrance);
-    Ok((Stream::new(Transport::Unix(stream), arrival, None), None))
+    if users.contains(uid) {
+        return Ok((Stream::new(Transport::Unix(stream), arrival, None), None));
+    }
+    log::debug!("user {uid} came by the Unix domain socket and is none of unix_uids");
+    if let Some(arrival) = arrival {
+        arrival.turn_away(Turned::ForeignUser);
+        let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream, uid)).await;
+    }
+    Err(io::Error::from(io::ErrorKind::PermissionDenied).into())
+}
+
+/// Says why, and reads what comes: a socket that is closed over unread bytes is reset, and the
+/// answer may be lost.
+async fn refuse(mut stream: UnixStream, uid: u32) -> io::Result<()> {
+    stream.write_all(refusal(uid).as_bytes()).await?;
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.map(drop)
 }
 
 /// What a user is told who may not come, before anything was read.

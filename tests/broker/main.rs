@@ -26,4 +26,6 @@ mod slow_link;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
+mod tls;
+mod unix;
 mod wire;

@@ -1,8 +1,8 @@
 //! A gateway of its own for each test, as a process.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,14 +11,17 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tokio_rustls::rustls::ClientConfig;
 
-use super::{PATIENCE, Service, eventually, secrets};
+use super::{Service, Wire, eventually, secrets};
 
 pub(crate) struct Gateway {
     child: Child,
     address: SocketAddr,
     log: Arc<Mutex<String>>,
     is_log_read: Arc<AtomicBool>,
+    /// How TLS is spoken with it, where it is.
+    tls: Option<Arc<ClientConfig>>,
     /// Whether its account may differ from its mailboxes.
     is_miscounted: bool,
 }
@@ -64,7 +67,22 @@ impl Gateway {
             let (_, rest) = log.split_once("listening on ")?;
             rest.lines().next()?.parse().ok()
         });
-        Self { child, address, log, is_log_read, is_miscounted: false }
+        Self { child, address, log, is_log_read, tls: None, is_miscounted: false }
+    }
+
+    /// As [`start`](Self::start); everything is said over TLS, by that client.
+    pub(crate) fn start_with_tls(flags: &[&str], client: Arc<ClientConfig>) -> Self {
+        let mut gateway = Self::start(flags);
+        gateway.tls = Some(client);
+        gateway
+    }
+
+    /// A connection to it.
+    pub(crate) fn wire(&self) -> io::Result<Wire> {
+        match &self.tls {
+            None => Wire::tcp(self.address),
+            Some(config) => Wire::tls(self.address, config),
+        }
     }
 
     /// The gateway's binary, with none of this process's settings, and everything in memory.
@@ -118,7 +136,8 @@ impl Gateway {
 
     /// A WebSocket that has not identified.
     pub(crate) fn connect(&self) -> Service {
-        Service::open(self.address, "/gateway")
+        Service::try_open_over(self.wire().unwrap(), &self.address.to_string(), "/gateway", "")
+            .unwrap_or_else(|answer| panic!("no WebSocket: {answer}"))
     }
 
     /// A service that is accepted.
@@ -148,8 +167,7 @@ impl Gateway {
         }
         let request = format!("{request}\r\n{body}");
         secrets::learn(self.address.port(), &request);
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = self.wire().unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

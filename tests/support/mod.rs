@@ -1,17 +1,21 @@
 //! A gateway to test, and a service at the level of frames to test it with.
 
+mod certificates;
 mod events;
 mod gateway;
 mod network;
 pub(crate) mod secrets;
 mod service;
+mod wire;
 
 use std::time::Duration;
 
+pub(crate) use self::certificates::{Authority, Pair};
 pub(crate) use self::events::events;
 pub(crate) use self::gateway::Gateway;
 pub(crate) use self::network::{Host, Network};
 pub(crate) use self::service::{Frame, Message, Service};
+pub(crate) use self::wire::Wire;
 
 /// The longest that any test waits for something that should happen soon.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,16 +1,14 @@
 //! A service at the level of frames, so that it can send what no library would.
 
-use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
-use nix::sys::time::TimeSpec;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
-use super::{PATIENCE, secrets};
+use super::{PATIENCE, Wire, secrets};
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -18,7 +16,7 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const TRANSCRIPT_LINES: usize = 40;
 
 pub(crate) struct Service {
-    stream: TcpStream,
+    stream: Wire,
     name: String,
     unread: Vec<u8>,
     transcript: Vec<String>,
@@ -76,15 +74,21 @@ impl Service {
 
     /// As [`try_open`](Self::try_open), with header lines, each with its end.
     pub(crate) fn try_open_with(address: SocketAddr, path: &str, headers: &str) -> Result<Self, String> {
-        let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let wire = Wire::tcp(address).map_err(|error| error.to_string())?;
+        Self::try_open_over(wire, &address.to_string(), path, headers)
+    }
+
+    /// As [`try_open_with`](Self::try_open_with), over that wire and with that `Host`.
+    pub(crate) fn try_open_over(
+        mut stream: Wire,
+        host: &str,
+        path: &str,
+        headers: &str,
+    ) -> Result<Self, String> {
         let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
         );
-        setsockopt(&stream, sockopt::ReceiveTimestampns, &true).unwrap();
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -193,16 +197,9 @@ impl Service {
     }
 
     fn receive(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut parts = [IoSliceMut::new(bytes)];
-        let mut space = nix::cmsg_space!(TimeSpec);
-        let fd = self.stream.as_raw_fd();
-        let received = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty())?;
-        for control in received.cmsgs()? {
-            if let ControlMessageOwned::ScmTimestampns(at) = control {
-                self.arrival = at.into();
-            }
-        }
-        Ok(received.bytes)
+        let (read, at) = self.stream.receive(bytes)?;
+        self.arrival = at.unwrap_or(self.arrival);
+        Ok(read)
     }
 
     /// When the last bytes came to this machine, since the epoch, however late they were read.
@@ -217,9 +214,9 @@ impl Service {
 
     /// A text message, if one comes in that time; `Err` at the end of the connection.
     pub(crate) fn poll_for(&mut self, time: Duration) -> Result<Option<Message>, ()> {
-        self.stream.set_read_timeout(Some(time)).map_err(drop)?;
+        self.stream.set_read_timeout(time).map_err(drop)?;
         let polled = self.poll_frame();
-        self.stream.set_read_timeout(Some(PATIENCE)).map_err(drop)?;
+        self.stream.set_read_timeout(PATIENCE).map_err(drop)?;
         match polled? {
             Some(Frame { opcode: 1, payload }) => Ok(Some(Message::new(payload))),
             Some(Frame { opcode: 8, payload }) => {
@@ -330,12 +327,12 @@ impl Service {
 
     /// Ends the connection without a word: FIN.
     pub(crate) fn vanish(self) {
-        self.stream.shutdown(Shutdown::Both).unwrap();
+        self.stream.shutdown().unwrap();
     }
 
     /// Ends the connection, if it is still there, under whoever reads it.
     pub(crate) fn hang_up(&self) {
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.stream.shutdown();
     }
 
     /// Is gone as when its machine loses power, where the cable is cut: what its kernel says as it
@@ -359,8 +356,8 @@ impl Service {
 
     fn note(&mut self, what: &str, first: u8, payload: &[u8]) {
         let shown = String::from_utf8_lossy(&payload[..payload.len().min(300)]);
-        if let Ok(gateway) = self.stream.peer_addr() {
-            secrets::learn(gateway.port(), &shown);
+        if let Some(port) = self.stream.port() {
+            secrets::learn(port, &shown);
         }
         self.transcript.push(format!("{what} {first:#04x} ({} bytes) {shown}", payload.len()));
     }
