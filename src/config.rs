@@ -11,6 +11,7 @@ mod shard_count;
 mod table;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod token;
 mod unix;
 
@@ -288,28 +289,12 @@ fn check_together(config: &Config, in_force: &InForce) -> Result<(), ConfigError
             origin: origin("shards"),
         });
     }
-    check_tls(config, in_force)?;
+    tls::check(config, in_force)?;
     let is_open = config.credentials.is_none();
     if is_open && !config.listen.ip().to_canonical().is_loopback() && !config.expose_without_credentials {
         return Err(ConfigError::Exposed { got: config.listen.to_string(), origin: origin("listen") });
     }
     Ok(())
-}
-
-fn check_tls(config: &Config, in_force: &InForce) -> Result<(), ConfigError> {
-    let (has_cert, has_key) = (config.tls_cert.is_some(), config.tls_key.is_some());
-    let needs = |setting: &'static str, expected: &str, got: &str| {
-        let (expected, got) = (expected.to_owned(), got.to_owned());
-        Err(ConfigError::Value { setting, expected, got, origin: in_force[setting].1.of(find(setting)) })
-    };
-    match (has_cert, has_key) {
-        (true, false) => needs("tls_key", "the file of the private key of tls_cert", "none"),
-        (false, true) => needs("tls_cert", "the file of the certificate of tls_key", "none"),
-        (false, false) if config.tls_client_ca.is_some() => {
-            needs("tls_client_ca", "none without tls_cert and tls_key", "one")
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What a secret is instead of shown.

@@ -1,4 +1,5 @@
 mod discord;
+mod sockets;
 
 use super::*;
 
@@ -70,6 +71,12 @@ fn the_defaults_are_the_protocols() {
         credentials: None,
         auth_failures_per_minute: 30,
         expose_without_credentials: false,
+        tls_cert: None,
+        tls_key: None,
+        tls_client_ca: None,
+        unix: None,
+        unix_mode: FileMode(0o600),
+        unix_uids: UserList::Own,
         workers: std::thread::available_parallelism().unwrap().get(),
         shards: ShardCount::Stored,
         max_connections: 10_000,
