@@ -81,3 +81,75 @@ fn has(socket: &OwnedFd, flags: PollFlags) -> bool {
         // `None` where there is a flag that nix does not know: POLLRDHUP, which was asked for then.
         && asked[0].revents().is_none_or(|seen| seen.intersects(flags | ended))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::socket::Socket;
+
+    fn pair() -> (UnixStream, UnixStream, Socket) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let socket = Socket::of_unix(&ours).unwrap();
+        (ours, theirs, socket)
+    }
+
+    #[test]
+    fn what_the_peer_took_is_never_told_too_high_and_all_of_it_in_the_end() {
+        let (mut ours, mut theirs, socket) = pair();
+        ours.set_nonblocking(true).unwrap();
+        let mut given = 0;
+        while let Ok(written) = ours.write(&[7; 10_000]) {
+            socket.wrote(written);
+            given += written as u64;
+        }
+        let Traffic { acknowledged, given: told, unacknowledged, .. } = socket.traffic();
+        assert_eq!((acknowledged, told, unacknowledged), (0, given, true), "the buffer is full");
+        let mut taken = 0;
+        while taken < given {
+            taken += theirs.read(&mut [0; 4_096]).unwrap() as u64;
+            let acknowledged = socket.traffic().acknowledged;
+            assert!(acknowledged <= taken, "{acknowledged} told of {taken}");
+        }
+        let Traffic { acknowledged, unacknowledged, .. } = socket.traffic();
+        assert_eq!((acknowledged, unacknowledged), (given, false));
+    }
+
+    #[test]
+    fn what_waits_to_be_read_is_no_silence() {
+        let (mut ours, mut theirs, socket) = pair();
+        std::thread::sleep(Duration::from_millis(20));
+        let silent_for = socket.traffic().silent_for;
+        assert!(silent_for >= Duration::from_millis(19), "{silent_for:?}");
+        theirs.write_all(b"x").unwrap();
+        assert_eq!(socket.traffic().silent_for, Duration::ZERO);
+        ours.read_exact(&mut [0]).unwrap();
+        assert!(socket.traffic().silent_for >= Duration::from_millis(19), "nobody told that it was read");
+        let start = Instant::now();
+        socket.read();
+        let silent_for = socket.traffic().silent_for;
+        assert!(silent_for <= start.elapsed() + Duration::from_millis(1), "{silent_for:?} since it was read");
+    }
+
+    #[test]
+    fn the_end_is_seen_behind_what_was_not_read() {
+        let (_ours, mut theirs, socket) = pair();
+        theirs.write_all(b"unread").unwrap();
+        assert!(!socket.has_hung_up());
+        theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(socket.has_hung_up(), "half of it");
+        let (_ours, theirs, socket) = pair();
+        drop(theirs);
+        assert!(socket.has_hung_up(), "all of it");
+    }
+
+    #[test]
+    fn cutting_off_ends_both_sides() {
+        let (mut ours, mut theirs, socket) = pair();
+        socket.shut_down();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        assert!(ours.write(b"x").is_err());
+    }
+}

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio_rustls::rustls::ClientConfig;
 
-use crate::support::{Authority, Gateway, Pair, Wire, eventually};
+use crate::support::{Authority, Gateway, PATIENCE, Pair, Wire, eventually};
 
 /// A gateway with that certificate, to which everything is said over TLS.
 fn start(pair: &Pair, client: Arc<ClientConfig>, flags: &[&str]) -> Gateway {
@@ -99,7 +99,12 @@ fn who_does_not_shake_hands_waits_where_all_wait() {
     let authority = Authority::new();
     let flags = ["--max-unidentified=3", "--handshake-timeout-ms=3600000"];
     let gateway = start(&authority.server("server"), authority.trusting(None), &flags);
-    let mut silent: Vec<TcpStream> = (0..5).map(|_| TcpStream::connect(gateway.address()).unwrap()).collect();
+    let connect = |gateway: &Gateway| {
+        let stream = TcpStream::connect(gateway.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let mut silent: Vec<TcpStream> = (0..5).map(|_| connect(&gateway)).collect();
     eventually("two have left for the others", || {
         // The one that asks needs a place too.
         (gateway.metric("gateway_turned_away_total", "displaced") >= 3).then_some(())
@@ -108,10 +113,10 @@ fn who_does_not_shake_hands_waits_where_all_wait() {
 
     let flags = ["--handshake-timeout-ms=1000"];
     let gateway = start(&authority.server("server"), authority.trusting(None), &flags);
-    let mut silent = TcpStream::connect(gateway.address()).unwrap();
+    let mut silent = connect(&gateway);
     assert_eq!(silent.read(&mut [0]).unwrap(), 0, "who says nothing is closed in time");
     assert_eq!(failed_handshakes(&gateway), 0);
-    let mut plain = TcpStream::connect(gateway.address()).unwrap();
+    let mut plain = connect(&gateway);
     plain.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer);
