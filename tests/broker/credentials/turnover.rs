@@ -13,7 +13,7 @@ fn a_credential_that_is_revoked_closes_its_sessions_and_no_others() {
     let mut kept = guarded.identify("kept", "the-operators-token").unwrap();
     let mut revoked = guarded.identify("revoked", "the-shards-token").unwrap();
     let (status, body) = guarded.reload(&operator(), "the-operators-token");
-    assert_eq!((status, body.as_str()), (200, r#"{"credentials":1}"#));
+    assert_eq!((status, body.as_str()), (200, r#"{"reloaded":["credentials"]}"#));
     assert!(revoked.expect_close(4003).contains("revoked"));
     kept.expect_nothing();
     assert_eq!(guarded.identify("revoked", "the-shards-token").unwrap_err(), "unauthorized");
@@ -42,7 +42,7 @@ fn a_broken_file_keeps_the_old_one_and_says_why() {
     let mut service = guarded.identify("a", "the-operators-token").unwrap();
     let (status, body) = guarded.reload("[[credential]]\nnaem = 1", "the-operators-token");
     assert!(status == 409 && body.contains("line 2: unknown field `naem`"), "{status} {body}");
-    guarded.gateway.wait_for_log("those before stay in use");
+    guarded.gateway.wait_for_log("credentials not reloaded, the old one stays in force");
     service.expect_nothing();
     drop(guarded.identify("b", "the-operators-token").unwrap());
 }
