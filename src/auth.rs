@@ -16,15 +16,20 @@ pub mod file;
 pub mod signed;
 pub mod token;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io};
 
 use self::file::{Credentials, FileError};
+use self::token::TokenHash;
 use crate::state::grant::{Grant, Source};
 use crate::state::guesses::Guesses;
 use crate::state::peer::Peer;
+
+/// The most signed tokens that are remembered.
+const MAX_VERIFIED: usize = 10_000;
 
 /// The credentials in use, which can be read anew while the gateway runs.
 pub struct Auth {
@@ -33,6 +38,10 @@ pub struct Auth {
     everything: Arc<Grant>,
     credentials: RwLock<Arc<Credentials>>,
     guesses: Mutex<Guesses>,
+    /// Signed tokens that were checked and found valid: they need no second check.
+    verified: Mutex<HashMap<TokenHash, Arc<Grant>>>,
+    /// One reading of the file at a time: an older one must not win over a newer one.
+    reloading: Mutex<()>,
 }
 
 /// What was shown is no valid credential. It is not said why.
@@ -51,6 +60,8 @@ impl Auth {
             everything: Arc::new(Grant::everything()),
             credentials: RwLock::new(Arc::new(credentials)),
             guesses: Mutex::new(Guesses::new(failures_a_minute)),
+            verified: Mutex::default(),
+            reloading: Mutex::default(),
         })
     }
 
@@ -66,18 +77,47 @@ impl Auth {
         }
         let (credentials, now_ms) = (self.current(), unix_ms());
         // A right one gets in, whatever else comes from its address.
-        if let Some(grant) = credentials.look_up(shown, now_ms) {
+        let known = || credentials.look_up(shown, now_ms).or_else(|| self.verified(shown.token?));
+        if let Some(grant) = known() {
             return Ok(grant);
         }
-        let retry_after = self.guesses().must_wait(peer, Instant::now());
+        let retry_after = self.must_wait(peer);
         if retry_after.is_some() {
             return Err(Unauthorized { retry_after });
         }
-        if let Some(grant) = shown.token.and_then(|token| credentials.signed(token)) {
-            return Ok(Arc::new(grant));
+        if let Some(grant) = shown.token.and_then(|token| self.verify(&credentials, token)) {
+            return Ok(grant);
         }
-        self.guesses().note(peer, Instant::now());
+        self.note_failure(peer);
         Err(Unauthorized { retry_after: None })
+    }
+
+    /// How long nothing of that peer is checked, if it has shown too much that was wrong.
+    pub fn must_wait(&self, peer: Peer) -> Option<Duration> {
+        lock(&self.guesses).must_wait(peer, Instant::now())
+    }
+
+    /// It showed something that was wrong.
+    pub fn note_failure(&self, peer: Peer) {
+        lock(&self.guesses).note(peer, Instant::now());
+    }
+
+    /// A signed token that was valid before, and still is.
+    fn verified(&self, token: &str) -> Option<Arc<Grant>> {
+        let grant = lock(&self.verified).get(&TokenHash::of(token)).cloned();
+        grant.filter(|grant| self.stands(grant))
+    }
+
+    fn verify(&self, credentials: &Credentials, token: &str) -> Option<Arc<Grant>> {
+        let grant = Arc::new(credentials.signed(token)?);
+        let mut verified = lock(&self.verified);
+        if verified.len() >= MAX_VERIFIED {
+            verified.retain(|_, grant| self.stands(grant));
+        }
+        if verified.len() < MAX_VERIFIED {
+            verified.insert(TokenHash::of(token), grant.clone());
+        }
+        Some(grant)
     }
 
     /// Whether the grant stands: the file may have been read anew since, or its time be over.
@@ -95,6 +135,7 @@ impl Auth {
     /// Reads the file anew; how many credentials it has. On an error those before stay.
     pub fn reload(&self) -> Result<usize, FileError> {
         let Some(path) = &self.file else { return Ok(0) };
+        let _one_at_a_time = lock(&self.reloading);
         let credentials = read(path)?;
         let count = credentials.len();
         *self.credentials.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(credentials);
@@ -104,10 +145,10 @@ impl Auth {
     fn current(&self) -> Arc<Credentials> {
         self.credentials.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
 
-    fn guesses(&self) -> std::sync::MutexGuard<'_, Guesses> {
-        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What somebody showed.

@@ -15,6 +15,9 @@ use std::time::Duration;
 use env_logger::{Builder, Target};
 use log::LevelFilter;
 
+/// The target of lines that say who changed what. No filter turns them off.
+pub const AUDIT: &str = "audit";
+
 /// Lines that may wait to be written.
 const MAX_LINES: usize = 8192;
 
@@ -51,6 +54,7 @@ pub fn start(filter: &str) {
         // It writes requests to Discord, with their token, at the finer levels: no filter turns that on.
         .filter_module("ureq", LevelFilter::Warn)
         .filter_module("ureq_proto", LevelFilter::Warn)
+        .filter_module(AUDIT, LevelFilter::Info)
         .target(target)
         .init();
     let _ = QUEUE.set(queue);

@@ -22,8 +22,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Command::NewToken(wish)) => match cli::new_token(&wish) {
-            Ok(text) => {
-                print!("{text}");
+            // Apart from the entry, so that a file which takes that does not get the token too.
+            Ok((token, entry)) => {
+                eprintln!("the token, shown this once: {token}");
+                print!("{entry}");
                 ExitCode::SUCCESS
             }
             Err(error) => {

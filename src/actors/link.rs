@@ -1,8 +1,8 @@
 //! What the other actors know of a connection: not which kind it is, only where to send what is
 //! meant for the service, and how to see whether it lives.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use actix::{Message, Recipient};
@@ -13,6 +13,7 @@ use crate::protocol::close::Close;
 use crate::protocol::name::ConnectionId;
 use crate::socket::Socket;
 use crate::state::pulse::Observation;
+use crate::state::registry::Ended;
 use crate::state::tally::Tally;
 
 /// The most ops of a service that may be on their way, its unread answers included. While it is
@@ -65,6 +66,8 @@ pub struct Life {
     heard_after_ms: AtomicU64,
     paused: AtomicBool,
     throttled: AtomicBool,
+    /// How it ended, once it did.
+    ended: OnceLock<Ended>,
 }
 
 impl Life {
@@ -75,7 +78,18 @@ impl Life {
             heard_after_ms: AtomicU64::new(0),
             paused: AtomicBool::new(false),
             throttled: AtomicBool::new(false),
+            ended: OnceLock::new(),
         }
+    }
+
+    /// How the connection ended, which its session still has to tell.
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        self.ended.get().copied()
+    }
+
+    /// To be said before its service can know of it.
+    pub(crate) fn set_ended(&self, how: Ended) {
+        let _ = self.ended.set(how);
     }
 
     /// A frame came.

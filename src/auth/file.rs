@@ -168,8 +168,7 @@ impl Credentials {
 
     fn try_add(&mut self, entry: Entry) -> Result<(), String> {
         let Entry { id, token_sha256, names, send, ops, api, expires } = entry;
-        let is_visible = |character: char| !character.is_control() && !character.is_whitespace();
-        if !(1..=MAX_ID_BYTES).contains(&id.len()) || !id.chars().all(is_visible) {
+        if !is_id(&id) {
             return Err(format!("id: expected 1 to {MAX_ID_BYTES} bytes without white space"));
         }
         let token = token_sha256
@@ -221,6 +220,12 @@ impl Credentials {
     pub(super) fn has_key(&self, key: &[u8; 32]) -> bool {
         self.keys.as_ref().is_some_and(|keys| keys.has(key))
     }
+}
+
+/// Whether a credential may be called so: it must fit into a line of the log.
+pub(super) fn is_id(id: &str) -> bool {
+    let is_visible = |character: char| !character.is_control() && !character.is_whitespace();
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.chars().all(is_visible)
 }
 
 fn parse(path: &str, text: &str) -> Result<File, FileError> {

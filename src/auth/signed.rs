@@ -24,12 +24,15 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Validation, decode, deco
 use ring::{hmac, signature};
 use serde::Deserialize;
 
-use super::file::Rights;
+use super::file::{Rights, is_id};
 use super::token::sha256;
 use crate::state::grant::{Grant, Source};
 
 /// The fewest bytes of an HMAC secret (RFC 7518 section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
+
+/// The most that clocks may differ, in seconds.
+const MAX_LEEWAY_S: u64 = 3600;
 
 /// The most bytes of a token that are looked at.
 const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -57,6 +60,8 @@ pub enum KeysError {
     NotUnderstood { path: String, line: usize },
     #[error("keys: {path}, key {index}: {why}")]
     Key { path: String, index: usize, why: &'static str },
+    #[error("leeway_s: expected at most {MAX_LEEWAY_S}")]
+    Leeway,
     #[error("keys: {path} has no key")]
     Empty { path: String },
 }
@@ -80,9 +85,12 @@ impl Keys {
         let text = read_file(path).map_err(|why| KeysError::Unreadable { path: shown(), why })?;
         let set: JwkSet = serde_json::from_str(&text)
             .map_err(|error| KeysError::NotUnderstood { path: shown(), line: error.line() })?;
+        if leeway_s > MAX_LEEWAY_S {
+            return Err(KeysError::Leeway);
+        }
         let mut keys = HashMap::new();
         for (index, jwk) in set.keys.iter().enumerate() {
-            let key = Key::new(jwk).map_err(|why| KeysError::Key { path: shown(), index, why })?;
+            let key = Key::new(jwk, audience).map_err(|why| KeysError::Key { path: shown(), index, why })?;
             if keys.insert(jwk.common.key_id.clone(), key).is_some() {
                 let why = "another key has the same `kid`, or none as well";
                 return Err(KeysError::Key { path: shown(), index, why });
@@ -108,7 +116,12 @@ impl Keys {
             return None;
         }
         use_ring();
-        let key = self.by_id.get(&decode_header(token).ok()?.kid)?;
+        let header = decode_header(token).ok()?;
+        // RFC 7515 section 4.1.11: what is critical and not understood makes a token invalid.
+        if header.crit.is_some() {
+            return None;
+        }
+        let key = self.by_id.get(&header.kid)?;
         let mut validation = Validation::new(key.algorithm);
         validation.set_audience(&[&self.audience]);
         validation.set_required_spec_claims(&["exp", "aud", "sub"]);
@@ -116,20 +129,15 @@ impl Keys {
         validation.leeway = self.leeway_s;
         let Claims { sub, exp, gateway } = decode(token, &key.decoding, &validation).ok()?.claims;
         let expires_at_ms = exp.saturating_add(self.leeway_s).saturating_mul(1000);
-        gateway.grant(&shown(&sub), Some(expires_at_ms), Source::Signed { key: key.hash }).ok()
+        if !is_id(&sub) {
+            return None;
+        }
+        gateway.grant(&format!("jwt:{sub}"), Some(expires_at_ms), Source::Signed { key: key.hash }).ok()
     }
 }
 
-/// A `sub`, fit for a line of the log.
-fn shown(sub: &str) -> String {
-    sub.chars()
-        .map(|character| if character.is_control() { '\u{fffd}' } else { character })
-        .take(64)
-        .collect()
-}
-
 impl Key {
-    fn new(jwk: &Jwk) -> Result<Self, &'static str> {
+    fn new(jwk: &Jwk, audience: &str) -> Result<Self, &'static str> {
         let algorithm = match &jwk.algorithm {
             AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => {
                 Algorithm::EdDSA
@@ -146,7 +154,9 @@ impl Key {
         if algorithm == Algorithm::EdDSA && bytes.len() != 32 {
             return Err("an Ed25519 public key has 32 bytes");
         }
-        let hash = sha256(bytes);
+        // What a token depends on: when any of it changes, the tokens before end.
+        let id = jwk.common.key_id.as_deref().unwrap_or_default();
+        let hash = sha256(&[audience.as_bytes(), b"\0", id.as_bytes(), b"\0", bytes].concat());
         Ok(Self { algorithm, decoding, hash })
     }
 }

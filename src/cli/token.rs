@@ -58,8 +58,8 @@ pub enum NoToken {
     NoRandomness(#[from] getrandom::Error),
 }
 
-/// What is printed: the token, once, and the entry to paste.
-pub fn new_token(wish: &NewToken) -> Result<String, NoToken> {
+/// A new token, to be shown once, and the entry that goes with it.
+pub fn new_token(wish: &NewToken) -> Result<(String, String), NoToken> {
     Patterns::new(wish.names.iter().chain(&wish.send).cloned())?;
     let id = wish.id.as_ref().or(wish.names.first()).ok_or(NoToken::Id)?;
     let is_allowed = |character: char| {
@@ -69,7 +69,8 @@ pub fn new_token(wish: &NewToken) -> Result<String, NoToken> {
         return Err(NoToken::Id);
     }
     let token = mint()?;
-    Ok(format!("# The token, shown this once:\n# {token}\n{}", entry(wish, id, TokenHash::of(&token))))
+    let entry = entry(wish, id, TokenHash::of(&token));
+    Ok((token, entry))
 }
 
 fn entry(wish: &NewToken, id: &str, hash: TokenHash) -> String {

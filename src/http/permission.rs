@@ -16,6 +16,7 @@ use actix_web::{Error, HttpRequest, HttpResponse};
 
 use super::body::error;
 use crate::auth::Unauthorized;
+use crate::logging::AUDIT;
 use crate::networker::entrance::Entrance;
 use crate::networker::showing::Showing;
 use crate::state::grant::{Api, Grant};
@@ -23,6 +24,9 @@ use crate::state::tally::Turned;
 
 /// Open to all: what they answer is no secret, or they check credentials themselves.
 const DOORS: [&str; 4] = ["/", "/gateway", "/healthz", "/readyz"];
+
+/// The most bytes of a path in the log.
+const MAX_PATH_BYTES: usize = 128;
 
 /// The middleware.
 pub(crate) async fn permission(
@@ -37,7 +41,10 @@ pub(crate) async fn permission(
     let operator = match permitted(&request, &entrance, needs) {
         Ok(operator) => operator,
         Err((who, refusal)) => {
-            audit(needs, &who, request.request(), &refusal);
+            // Who has no credential is counted, and does not write the log.
+            if let Some(who) = who {
+                audit(needs, &who, request.request(), &refusal);
+            }
             return Ok(request.into_response(refusal));
         }
     };
@@ -55,17 +62,17 @@ fn permitted(
     request: &ServiceRequest,
     entrance: &Entrance,
     needs: Api,
-) -> Result<Arc<Grant>, (Arc<str>, HttpResponse)> {
-    let nobody = |response| (Arc::from("nobody"), response);
+) -> Result<Arc<Grant>, (Option<Arc<str>>, HttpResponse)> {
+    let nobody = |response| (None, response);
     let showing = Showing::of(request.request()).ok_or_else(|| {
         nobody(error(503, "unavailable", "the gateway has no descriptor left for this connection"))
     })?;
     let grant = showing.authenticate(None, entrance).map_err(|refused| nobody(unauthorized(refused)))?;
     if grant.api < needs {
         entrance.turn_away(Turned::Forbidden);
-        log::warn!("the credential {} may not {} {}", grant.id, request.method(), request.path());
-        let message = "this credential does not permit the request (its `api`)";
-        return Err((grant.id.clone(), error(403, "forbidden", message)));
+        log::warn!("the credential {} may not {} {}", grant.id, request.method(), shown(request.path()));
+        let message = "this credential does not permit the request";
+        return Err((Some(grant.id.clone()), error(403, "forbidden", message)));
     }
     Ok(grant)
 }
@@ -83,12 +90,17 @@ fn unauthorized(refused: Unauthorized) -> HttpResponse {
     response
 }
 
+/// A path, cut where it is too long for a line.
+fn shown(path: &str) -> &str {
+    path.get(..path.floor_char_boundary(MAX_PATH_BYTES)).unwrap_or(path)
+}
+
 /// Who changed what, or tried to, and what came of it: one line.
 fn audit(needs: Api, who: &str, request: &HttpRequest, response: &HttpResponse) {
     if needs < Api::Write {
         return;
     }
     let peer = Showing::of(request).map_or_else(|| "nowhere".to_owned(), |showing| showing.peer.to_string());
-    let (method, path, status) = (request.method(), request.path(), response.status().as_u16());
-    log::info!("audit: {who} at {peer}: {method} {path}: {status}");
+    let (method, path, status) = (request.method(), shown(request.path()), response.status().as_u16());
+    log::info!(target: AUDIT, "{who} at {peer}: {method} {path}: {status}");
 }

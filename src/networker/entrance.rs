@@ -197,8 +197,8 @@ impl Arrival {
         });
     }
 
-    /// It asks to be a service: it waits no more. Either it will be one, or it is closed.
-    pub(crate) fn identifies(&self) {
+    /// It is a service: it waits no more.
+    pub(crate) fn is_accepted(&self) {
         self.entrance.waiting_room().leave(self.id);
     }
 }

@@ -13,7 +13,7 @@ use crate::protocol::pattern::Patterns;
 /// What one credential permits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// What the credential is called, in logs too.
+    /// What the credential is called, in logs too; a signed token's is `jwt:` and its `sub`.
     pub id: Arc<str>,
     /// The names that it may take.
     pub names: Patterns,
@@ -84,6 +84,15 @@ impl Grant {
     /// Whether it came from a credential at all.
     pub fn is_open(&self) -> bool {
         self.source == Source::Open
+    }
+
+    /// Whether both are of one credential, though it may permit other things by now.
+    pub fn is_same_credential(&self, other: &Self) -> bool {
+        let is_same_source = match (&self.source, &other.source) {
+            (Source::Entry { .. }, Source::Entry { .. }) => true,
+            (one, other) => one == other,
+        };
+        is_same_source && self.id == other.id
     }
 
     pub fn may_be(&self, name: &str) -> bool {

@@ -36,9 +36,11 @@ impl Guesses {
 
     /// A wrong one came. Counts as long as the address need not wait.
     pub fn note(&mut self, peer: Peer, now: Instant) {
-        let each = self.each();
-        self.make_room(now);
-        let due = self.due.entry(whose(peer)).or_insert(now);
+        let (each, peer) = (self.each(), whose(peer));
+        if !self.due.contains_key(&peer) {
+            self.make_room(now);
+        }
+        let due = self.due.entry(peer).or_insert(now);
         *due = (*due).max(now) + each;
     }
 
@@ -51,10 +53,12 @@ impl Guesses {
             return;
         }
         self.due.retain(|_, due| *due > now);
-        if self.due.len() >= MAX_ADDRESSES
-            && let Some(least) = self.due.iter().min_by_key(|(_, due)| **due).map(|(address, _)| *address)
-        {
-            self.due.remove(&least);
+        if self.due.len() >= MAX_ADDRESSES {
+            // Half of them at once: a look over all is dear.
+            let mut dues: Vec<Instant> = self.due.values().copied().collect();
+            let (_, middle, _) = dues.select_nth_unstable(MAX_ADDRESSES / 2);
+            let middle = *middle;
+            self.due.retain(|_, due| *due > middle);
         }
     }
 }

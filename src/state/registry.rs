@@ -214,7 +214,7 @@ impl<H> Registry<H> {
     /// What a ticket stands for; it is used up. Who shows a credential beside it must have asked for it
     /// with the same one.
     pub fn redeem(&mut self, ticket: &str, shown: Option<&Grant>, now: Instant) -> Option<(Name, Redeemed)> {
-        let is_own = |hold: &Hold| shown.is_none_or(|shown| shown.id == hold.grant.id);
+        let is_own = |hold: &Hold| shown.is_none_or(|shown| shown.is_same_credential(&hold.grant));
         let live = |hold: &Hold| hold.until > now && hold.ticket.is(ticket) && is_own(hold);
         let name = self.holds.iter().find(|(_, hold)| live(hold)).map(|(name, _)| name.clone())?;
         let hold = self.holds.remove(&name)?;
@@ -343,7 +343,7 @@ impl Hold {
         let is_same = if claim.grant.is_open() {
             self.address == claim.address
         } else {
-            self.grant.id == claim.grant.id
+            self.grant.is_same_credential(claim.grant)
         };
         is_same || claim.session.is_some_and(|text| self.session.is(text))
     }

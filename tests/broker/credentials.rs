@@ -22,7 +22,13 @@ struct Guarded {
 
 impl Guarded {
     fn start(credentials: &str, flags: &[&str]) -> Self {
+        Self::start_with_keys(credentials, "", flags)
+    }
+
+    /// With that as `keys.json` beside the file.
+    fn start_with_keys(credentials: &str, keys: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("keys.json"), keys).unwrap();
         let file = directory.path().join("credentials.toml");
         std::fs::write(&file, credentials).unwrap();
         let flag = format!("--credentials={}", file.display());

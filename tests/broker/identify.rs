@@ -163,6 +163,40 @@ fn close_4000_ends_the_session_at_once() {
 }
 
 #[test]
+fn who_left_for_good_and_is_back_at_once_is_new_however_busy_its_thread_is() {
+    let gateway = Gateway::start(&[]);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for n in 0..6 {
+            let mut busy = gateway.service(&format!("busy-{n}"));
+            let refused = format!(r#"{{"s":"busy-{n}","t":"gateway-proxy:nobody:x"}}"#);
+            let is_over = &is_over;
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    busy.texts((0..200).map(|_| refused.clone()));
+                    (0..200).for_each(|_| drop(busy.next()));
+                }
+            });
+        }
+        let _end = EndAtDrop(&is_over);
+        for _ in 0..60 {
+            let mut service = gateway.connect();
+            assert_eq!(service.identify("a")["resumed"], false);
+            service.close(4000);
+        }
+    });
+}
+
+/// Ends what the other threads do even if the test panics: its scope waits for them.
+struct EndAtDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
 fn sessions_and_connections_are_bounded() {
     let gateway = Gateway::start(&["--max-sessions=2"]);
     let (_a, b) = (gateway.service("a"), gateway.service("b"));

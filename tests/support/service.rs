@@ -89,6 +89,9 @@ impl Service {
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
         );
+        if let Some(port) = stream.port() {
+            secrets::learn(port, &request);
+        }
         stream.write_all(request.as_bytes()).map_err(|error| error.to_string())?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

@@ -36,7 +36,7 @@ impl Handler<ConnectionEnded> for Gateway {
 }
 
 impl Gateway {
-    fn connection_ended(&mut self, message: &ConnectionEnded) {
+    pub(super) fn connection_ended(&mut self, message: &ConnectionEnded) {
         let ConnectionEnded { connection, how, ref reason } = *message;
         let Some((name, fate)) = self.registry.ended(connection, how, Instant::now()) else { return };
         if let Some(known) = self.registry.get_mut(&name) {

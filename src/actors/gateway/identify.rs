@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use actix::{Addr, AsyncContext, Context, Handler, Message, Recipient, Supervisor};
 use actix_rt::ArbiterHandle;
 
-use super::ends::VANISHED;
+use super::ends::{ConnectionEnded, VANISHED};
 use super::{Gateway, Handle};
 use crate::actors::client_session::ClientSession;
 use crate::actors::link::{Link, Outbound};
@@ -16,12 +16,13 @@ use crate::protocol::error::RejectCode;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, Accept, Hidden, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
-use crate::state::grant::Grant;
+use crate::state::grant::{Grant, Ops};
 use crate::state::peer::Peer;
 use crate::state::registry::{Claim, Finds, Known, Redeemed, TICKET_LIFE, Taken};
 use crate::state::route::Route;
 use crate::state::secret::Secret;
 use crate::state::shards::Input;
+use crate::state::tally::Turned;
 
 /// Before a name is refused as taken, whoever asked waits so long and asks again: the close frame
 /// of the connection that has it may still be on the way through another thread.
@@ -54,8 +55,9 @@ pub enum By {
     Op {
         name: Name,
         identify: op::Identify,
-        /// The session secret told with a ticket that was redeemed before.
-        told: Option<Secret>,
+        /// What came with a ticket that was redeemed before: the session secret told with it, and what
+        /// its credential permits.
+        ticket: Option<(Secret, Arc<Grant>)>,
     },
     /// A ticket in its URL.
     Ticket(Hidden),
@@ -155,6 +157,9 @@ impl Gateway {
         let claim = Claim { name, session: identify.session.as_ref().map(Hidden::reveal), address, grant };
         let now = Instant::now();
         let mut checked = self.registry.check(claim, has_hung_up, now);
+        if matches!(checked, Ok(Finds::HungUp)) && self.hear_of_end(name) {
+            checked = self.registry.check(claim, has_hung_up, now);
+        }
         if checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity)
             && self.forget_idle_sessions()
         {
@@ -164,9 +169,10 @@ impl Gateway {
             Ok(finds) => self.accept(applicant, finds, link, arbiter, context).map_err(Refusal::Reject),
             Err(reject) => {
                 log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
-                let Applicant { name, identify, told, .. } = applicant;
+                let Applicant { name, identify, grant, told } = applicant;
                 let is_taken = reject.code == RejectCode::AlreadyConnected;
-                let taken = |reject| Refusal::Taken { by: By::Op { name, identify, told }, reject };
+                let ticket = told.map(|told| (told, grant));
+                let taken = |reject| Refusal::Taken { by: By::Op { name, identify, ticket }, reject };
                 Err(if is_taken { taken(reject) } else { Refusal::Reject(reject) })
             }
         }
@@ -199,13 +205,19 @@ impl Gateway {
         now: Instant,
     ) -> Result<Applicant, Refusal> {
         match by {
-            By::Op { name, identify, told } => {
+            By::Op { name, identify, ticket: Some((told, grant)) } => {
+                Ok(Applicant { name, identify, grant, told: Some(told) })
+            }
+            By::Op { name, identify, ticket: None } => {
                 let grant = grant.ok_or_else(|| Refusal::Reject(unauthorized(None)))?;
-                Ok(Applicant { name, identify, grant, told })
+                Ok(Applicant { name, identify, grant, told: None })
             }
             By::Ticket(ticket) => {
                 let redeemed = self.registry.redeem(ticket.reveal(), grant.as_deref(), now);
                 let (name, redeemed) = redeemed.ok_or_else(|| {
+                    self.auth.note_failure(address);
+                    self.routes.shared().turned.add(Turned::Unauthorized);
+                    log::warn!("{address} showed no valid ticket");
                     let message = "the ticket is not known, used up or older than 30 s".to_owned();
                     Refusal::Reject(Reject { code: RejectCode::Unauthorized, message, retry_after_ms: None })
                 })?;
@@ -242,6 +254,7 @@ impl Gateway {
             }
             None => self.start_session(&name, arbiter, link, context),
         };
+        self.restrict(&name, grant.ops);
         self.tell_allocator(Input::Resumed { service: name.clone() });
         handle.route.set_connection(connection);
         let (session, route) = (handle.session.clone(), handle.route.clone());
@@ -257,9 +270,35 @@ impl Gateway {
         };
         self.registry.take(taken, handle, Instant::now());
         self.announce_arrival(&name, group, finds);
-        let accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
+        let mut accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
+        if !grant.ops.shards {
+            accept.shards.clear();
+        }
         self.listed.tell(&name, &accept.shards);
         Ok(FirstMessage { accept, receipts: identify.receipts, acks: identify.ack, session, route, grant })
+    }
+
+    /// What an earlier connection had by ops that this one may not use is over.
+    fn restrict(&mut self, name: &Name, ops: Ops) {
+        if !ops.watch {
+            self.watchers.remove(name);
+        }
+        if !ops.shards {
+            // Whoever held them may not know: nobody gets them before it must have noticed.
+            self.tell_allocator(Input::Down { service: name.clone(), departure: VANISHED });
+        }
+    }
+
+    /// The connection that has the name has ended: how, is on its way here. True: it was told how.
+    fn hear_of_end(&mut self, name: &Name) -> bool {
+        let Some(link) = self.registry.get(name).and_then(|known| known.handle.link.as_ref()) else {
+            return false;
+        };
+        let (connection, ended) = (link.id, link.life.ended());
+        if let Some(how) = ended {
+            self.connection_ended(&ConnectionEnded { connection, how, reason: "it closed".to_owned() });
+        }
+        ended.is_some()
     }
 
     fn start_session(

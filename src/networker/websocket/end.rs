@@ -69,6 +69,7 @@ impl Connection {
         if std::mem::replace(&mut self.has_told, true) {
             return;
         }
+        self.life.set_ended(how);
         let ended = ConnectionEnded { connection: self.id, how, reason: reason.to_owned() };
         match &self.stage {
             Stage::Silent => {}

@@ -46,7 +46,6 @@ impl Connection {
             Err(refusal) => return self.refused(refusal, context),
         };
         self.stage = Stage::Identifying;
-        self.arrival.identifies();
         self.pause();
         self.entrance.gateway.do_send(Identify {
             by,
@@ -65,12 +64,16 @@ impl Connection {
             grant.map_err(|refused| Refusal::Reject(unauthorized(refused.retry_after)))
         };
         match by {
-            By::Op { name, identify, .. } => {
+            By::Op { ticket: Some(_), .. } => Ok(None),
+            By::Op { name, identify, ticket: None } => {
                 let grant = check(identify.token.as_ref())?;
                 self.entrance.may_be(&grant, name).map_err(Refusal::Reject)?;
                 Ok(Some(grant))
             }
-            By::Ticket(_) if self.showing.bearer.is_none() => Ok(None),
+            By::Ticket(_) if self.showing.bearer.is_none() => {
+                let retry_after = self.entrance.auth.must_wait(self.showing.peer);
+                retry_after.map_or(Ok(None), |_| Err(Refusal::Reject(unauthorized(retry_after))))
+            }
             By::Name(_) if self.entrance.auth.is_in_use() => Err(Refusal::NotIdentified),
             By::Ticket(_) | By::Name(_) => check(None).map(Some),
         }
@@ -98,6 +101,7 @@ impl Connection {
     }
 
     fn accepted(&mut self, first: FirstMessage, context: &mut Ctx) {
+        self.arrival.is_accepted();
         let FirstMessage { accept, receipts, acks, session, route, grant } = first;
         if let Some(deadline) = self.deadline.take() {
             context.cancel_future(deadline);
@@ -181,7 +185,7 @@ fn wish(envelope: &Envelope<'_>) -> Result<By, Refusal> {
     let name = Name::new(&envelope.source().decode());
     match parsed {
         Some(Ok(ServiceOp::Identify(identify))) => match name {
-            Ok(name) => Ok(By::Op { name, identify, told: None }),
+            Ok(name) => Ok(By::Op { name, identify, ticket: None }),
             Err(invalid) => Err(reject(RejectCode::InvalidName, format!("`s`: {invalid}"))),
         },
         // An IDENTIFY whose fields do not fit is told so; any other op is not one.

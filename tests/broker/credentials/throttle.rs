@@ -2,6 +2,7 @@
 
 use super::tokens::{Signed, claims};
 use super::{Guarded, bearer, entry, operator};
+use crate::support::Service;
 
 #[test]
 fn who_guesses_is_not_looked_at_and_who_knows_gets_in_all_the_same() {
@@ -23,13 +24,27 @@ fn who_guesses_is_not_looked_at_and_who_knows_gets_in_all_the_same() {
 }
 
 #[test]
-fn a_signed_token_is_not_checked_for_who_guesses_too_much() {
+fn a_signed_token_that_is_new_is_not_checked_for_who_guesses_too_much() {
     let signed = Signed::new();
     let guarded = signed.start(&operator(), &["--auth-failures-per-minute=1"]);
     let token = signed.token(&claims(3600));
     drop(guarded.identify("a", &token).unwrap());
     assert_eq!(guarded.identify("b", "guess").unwrap_err(), "unauthorized");
-    assert_eq!(guarded.identify("b", &token).unwrap_err(), "unauthorized");
+    drop(guarded.identify("b", &token).unwrap());
+    let new = signed.token(&claims(3601));
+    assert_eq!(guarded.identify("c", &new).unwrap_err(), "unauthorized");
+}
+
+#[test]
+fn guessed_tickets_count_as_well() {
+    let guarded = Guarded::start(&operator(), &["--auth-failures-per-minute=3"]);
+    let guess = || {
+        let mut service = Service::open(guarded.gateway.address(), "/gateway?ticket=guess");
+        service.expect_reject("unauthorized")["retry_after_ms"].as_u64()
+    };
+    assert_eq!([guess(), guess(), guess()], [None; 3]);
+    assert!(guess().is_some());
+    assert_eq!(guarded.metric("gateway_turned_away_total", "\"unauthorized\""), 3);
 }
 
 #[test]

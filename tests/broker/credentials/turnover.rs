@@ -1,7 +1,11 @@
 //! Credentials that end, change, or are read anew.
 
+use nix::sys::signal::Signal;
+use serde_json::json;
+
 use super::tokens::{Signed, claims};
 use super::{Guarded, bearer, entry, operator};
+use crate::support::Service;
 
 fn shard(rights: &str) -> String {
     entry("shards", "the-shards-token", rights)
@@ -76,10 +80,86 @@ fn whoever_changes_something_leaves_a_line() {
         (200, 403, 401)
     );
     for line in [
-        "audit: operator at 127.0.0.1: POST /api/v1/shards/freeze: 200",
-        "audit: reader at 127.0.0.1: POST /api/v1/shards/freeze: 403",
-        "audit: nobody at 127.0.0.1: POST /api/v1/shards/freeze: 401",
+        "INFO  audit] operator at 127.0.0.1: POST /api/v1/shards/freeze: 200",
+        "INFO  audit] reader at 127.0.0.1: POST /api/v1/shards/freeze: 403",
     ] {
         guarded.gateway.wait_for_log(line);
     }
+    let log = guarded.gateway.log();
+    assert_eq!(log.matches("audit]").count(), 2, "who has no credential leaves none: {log}");
+}
+
+#[test]
+fn no_filter_turns_the_lines_of_changes_off() {
+    let guarded = Guarded::start(&operator(), &["--log=error,gateway=info,audit=off"]);
+    let path = format!("/{}", "x".repeat(5000));
+    guarded.gateway.http("POST", &path, &[&bearer("the-operators-token")], "");
+    guarded.gateway.wait_for_log(&format!("audit] operator at 127.0.0.1: POST /{}: 404", "x".repeat(127)));
+}
+
+/// A gateway where `shards` may use these ops, and a service that has shard 0 and a watch with it.
+fn holder(ops: &str) -> (Guarded, Service) {
+    let all = "names = [\"*\"]\nsend = [\"*\"]\n";
+    let guarded = Guarded::start(&(operator() + &shard(&format!("{all}ops = [{ops}]"))), &["--shards=1"]);
+    let mut holder = guarded.identify("a", "the-shards-token").unwrap();
+    holder.send_op(&json!({"opcode": 10}));
+    holder.expect_op(11);
+    holder.send_op(&json!({"opcode": 23, "services": "other"}));
+    // It hears of itself being told nothing: a second op is answered behind the first.
+    holder.send_op(&json!({"opcode": 99}));
+    holder.expect_error("unknown_op");
+    (guarded, holder)
+}
+
+/// Whoever comes back as `a` with that token has neither the id nor the watch.
+fn expect_no_rights(guarded: &Guarded, token: &str) {
+    let mut heir = guarded.gateway.connect();
+    let accept = heir.identify_with("a", json!({"token": token}));
+    assert_eq!((&accept["resumed"], &accept["shards"]), (&json!(true), &json!([])));
+    heir.send_op(&json!({"opcode": 12, "shard_id": 0}));
+    heir.expect_error("forbidden");
+    let mut source = guarded.identify("other", "the-operators-token").unwrap();
+    source.send("shard/0", "x", "1");
+    source.expect_error("no_such_shard");
+    heir.expect_nothing();
+}
+
+#[test]
+fn a_name_that_another_credential_takes_over_brings_no_rights_with_it() {
+    let (guarded, holder) = holder("\"shards\", \"watch\"");
+    holder.vanish();
+    guarded.gateway.wait_for_log("a is away");
+    expect_no_rights(&guarded, "the-operators-token");
+}
+
+#[test]
+fn rights_that_are_taken_away_are_over_when_the_service_comes_back() {
+    let (guarded, mut holder) = holder("\"shards\", \"watch\"");
+    let narrower = operator() + &shard("names = [\"*\"]\nsend = [\"*\"]");
+    assert_eq!(guarded.reload(&narrower, "the-operators-token").0, 200);
+    holder.expect_close(4003);
+    guarded.gateway.wait_for_log("a is away");
+    expect_no_rights(&guarded, "the-shards-token");
+}
+
+#[test]
+fn sighup_reads_the_file_anew() {
+    let guarded = Guarded::start(&(operator() + &shard("names = [\"*\"]")), &[]);
+    let mut revoked = guarded.identify("a", "the-shards-token").unwrap();
+    std::fs::write(guarded.file(), operator()).unwrap();
+    guarded.gateway.signal(Signal::SIGHUP);
+    revoked.expect_close(4003);
+    guarded.gateway.wait_for_log("credentials reloaded");
+}
+
+#[test]
+fn tokens_for_another_audience_end_when_it_changes() {
+    let signed = Signed::new();
+    let guarded = signed.start(&operator(), &[]);
+    let mut service = guarded.identify("a", &signed.token(&claims(3600))).unwrap();
+    let file = std::fs::read_to_string(guarded.file()).unwrap();
+    let other = file.replace("audience = \"gateway\"", "audience = \"another\"");
+    assert_eq!(guarded.reload(&other, "the-operators-token").0, 200);
+    service.expect_close(4003);
+    assert_eq!(guarded.identify("a", &signed.token(&claims(3600))).unwrap_err(), "unauthorized");
 }
