@@ -14,6 +14,8 @@
 
 pub mod file;
 pub mod signed;
+#[cfg(test)]
+mod timing;
 pub mod token;
 
 use std::collections::HashMap;

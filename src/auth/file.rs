@@ -23,6 +23,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use serde::Deserialize;
 
 use super::Shown;
@@ -38,7 +39,8 @@ const MAX_ID_BYTES: usize = 64;
 #[derive(Default)]
 pub struct Credentials {
     by_id: HashMap<Arc<str>, Arc<Grant>>,
-    by_token: HashMap<TokenHash, Arc<Grant>>,
+    /// The keys are the file's own: nobody can choose them so that they collide.
+    by_token: HashMap<TokenHash, Arc<Grant>, FixedState>,
     keys: Option<Keys>,
 }
 

@@ -18,6 +18,12 @@ impl Secret {
         Ok(Self(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()))
     }
 
+    /// One that is known, for tests.
+    #[cfg(test)]
+    pub(crate) fn known(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// To be sent to the one service that it is for.
     pub fn reveal(&self) -> &str {
         &self.0
