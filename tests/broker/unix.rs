@@ -117,11 +117,18 @@ fn a_service_that_stops_reading_the_socket_is_cut_off() {
     let on = OnSocket::start(&["--stuck-ms=1000", "--heartbeat-ms=5000"]);
     let mut stuck = on.service("stuck");
     let mut source = on.gateway.service("a");
+    // One leaves little unread, all of it in the socket; the other all that its mailbox has besides.
+    let mut deaf = on.service("deaf");
+    source.send("deaf", "x", "1");
     send_much(&mut source, "stuck", 3_000);
-    eventually("the stuck service is cut off", || {
-        stuck.text(r#"{"s":"stuck","t":"heartbeat:stuck"}"#);
-        on.gateway.log().contains("stuck is away: cut off with 4008").then_some(())
-    });
+    for (name, service) in [("stuck", &mut stuck), ("deaf", &mut deaf)] {
+        eventually("who stopped reading is cut off", || {
+            service.text(&format!(r#"{{"s":"{name}","t":"heartbeat:{name}"}}"#));
+            on.gateway.log().contains(&format!("{name} is away: cut off with 4008")).then_some(())
+        });
+    }
+    let connections = || on.gateway.metric("gateway_connections", "");
+    eventually("only the sender's connection is left", || (connections() == 1).then_some(()));
     let queued = on.gateway.account("stuck")[4];
     assert!(queued > 0);
     let mut back = on.service("stuck");
@@ -250,8 +257,5 @@ fn the_file_has_its_mode_and_a_dead_gateways_is_replaced() {
 
 /// What is told by a gateway that cannot listen there.
 fn refused_start(path: &Path) -> String {
-    let unix = format!("--unix={}", path.display());
-    let output = Gateway::command().args(["--listen=127.0.0.1:0", &unix]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", path.display());
-    String::from_utf8(output.stderr).unwrap()
+    Gateway::refused(&[format!("--unix={}", path.display())])
 }

@@ -7,13 +7,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio_rustls::rustls::ClientConfig;
 
-use super::{Service, Wire, eventually, secrets};
+use super::{PATIENCE, Service, Wire, eventually, secrets};
 
 pub(crate) struct Gateway {
     child: Child,
@@ -75,6 +76,26 @@ impl Gateway {
         let mut gateway = Self::start(flags);
         gateway.tls = Some(client);
         gateway
+    }
+
+    /// What is told, in one line, by a gateway that does not start with these flags, since its user has
+    /// something to mend.
+    pub(crate) fn refused(flags: &[String]) -> String {
+        let mut command = Self::command();
+        command.arg("--listen=127.0.0.1:0").args(flags).stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the gateway's binary runs");
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().unwrap().is_none() {
+            if Instant::now() > deadline {
+                child.kill().unwrap();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {told}");
+        assert_eq!(told.lines().count(), 1, "{flags:?}: {told}");
+        told
     }
 
     /// A connection to it.
