@@ -94,6 +94,7 @@ impl Gateway {
     ) -> Self {
         let settings = Settings {
             max_sessions: config.max_sessions,
+            max_tickets: config.max_tickets,
             resume_window: config.resume_window,
             retry_after: config.heartbeat,
         };

@@ -102,6 +102,10 @@ settings! {
     /// How deeply the JSON of a message may nest; a deeper one is refused (`malformed`).
     "max_depth" => max_depth: u32 = Kind::number("levels", 2..=1_024, 128);
 
+    /// Tickets at once for one credential or, where none are in use, one address; beyond it `POST
+    /// /gateway` is rejected with `at_capacity`.
+    "max_tickets" => max_tickets: usize = Kind::number("tickets", 1..=1_000_000, 1_000);
+
     /// WebSocket frames that one connection may send in a second, pings and fragments included;
     /// beyond it the connection is not read for a while.
     "max_frames_per_second" => max_frames_per_second: u64 =

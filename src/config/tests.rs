@@ -85,6 +85,7 @@ fn the_defaults_are_the_protocols() {
         max_message_bytes: 1_048_576,
         max_topic_bytes: 256,
         max_depth: 128,
+        max_tickets: 1_000,
         max_frames_per_second: 4_000_000,
         max_bytes_per_second: 4_294_967_296,
         max_ops_per_second: 10_000,

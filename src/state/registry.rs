@@ -24,6 +24,8 @@ const REBOOT_WINDOWS: u32 = 5;
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     pub max_sessions: usize,
+    /// Of one credential or, where none are in use, of one address.
+    pub max_tickets: usize,
     pub resume_window: Duration,
     /// Told in `already_connected`: when to try again.
     pub retry_after: Duration,
@@ -196,6 +198,29 @@ impl<H> Registry<H> {
         Err(reject(RejectCode::AtCapacity, message, Some(self.settings.retry_after)))
     }
 
+    /// Whether the claim may hold one more name: else one claimant could keep all of them from the others,
+    /// and never come.
+    pub fn check_tickets(&self, claim: Claim<'_>, now: Instant) -> Result<(), Reject> {
+        let max = self.settings.max_tickets;
+        // They are only looked through where it matters.
+        if self.holds.len() < max {
+            return Ok(());
+        }
+        let own = self
+            .holds
+            .iter()
+            .filter(|(held, hold)| hold.until > now && *held != claim.name && hold.is_of(claim));
+        let (count, first) = own.fold((0, None), |(count, first), (_, hold)| {
+            (count + 1, Some(first.map_or(hold.until, |first: Instant| first.min(hold.until))))
+        });
+        if count < max {
+            return Ok(());
+        }
+        let message = format!("max_tickets = {max} tickets are out that nobody has used");
+        let left = first.map(|first| first.saturating_duration_since(now));
+        Err(reject(RejectCode::AtCapacity, message, left))
+    }
+
     /// Holds the name of a [checked](Self::check) claim for whoever shows the ticket.
     pub fn hold_name(
         &mut self,
@@ -340,12 +365,16 @@ impl Hold {
     /// Whether it is the claim's own: asked for with the same credential or, where none are in use,
     /// from the same address.
     fn is_for(&self, claim: Claim<'_>) -> bool {
-        let is_same = if claim.grant.is_open() {
+        self.is_of(claim) || claim.session.is_some_and(|text| self.session.is(text))
+    }
+
+    /// Whether it is the same claimant's.
+    fn is_of(&self, claim: Claim<'_>) -> bool {
+        if claim.grant.is_open() {
             self.address == claim.address
         } else {
             self.grant.is_same_credential(claim.grant)
-        };
-        is_same || claim.session.is_some_and(|text| self.session.is(text))
+        }
     }
 }
 
@@ -383,6 +412,7 @@ mod tests {
     const ELSEWHERE: Peer = Peer::Address(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
     const SETTINGS: Settings = Settings {
         max_sessions: 3,
+        max_tickets: 2,
         resume_window: Duration::from_secs(30),
         retry_after: Duration::from_secs(5),
     };
@@ -425,9 +455,10 @@ mod tests {
 
         fn hold(&mut self, name: &Name, address: Peer) -> Result<String, RejectCode> {
             self.check(name, None, address)?;
+            let claim = Claim { name, session: None, address, grant: &self.grant };
+            self.registry.check_tickets(claim, self.now).map_err(|reject| reject.code)?;
             let (ticket, session) = (Secret::random().unwrap(), Secret::random().unwrap());
             let told = ticket.reveal().to_owned();
-            let claim = Claim { name, session: None, address, grant: &self.grant };
             self.registry.hold_name(claim, Identify::default(), ticket, session, self.now);
             Ok(told)
         }
@@ -534,6 +565,36 @@ mod tests {
         door.now += TICKET_LIFE;
         door.hold(&name("a"), HERE).unwrap();
         assert_eq!(door.check(&name("d"), None, HERE), Ok(Finds::Nothing));
+    }
+
+    #[test]
+    fn one_address_or_credential_holds_so_many_names_and_no_more() {
+        let roomy = || {
+            let mut door = Door::new();
+            door.registry.settings.max_sessions = 100;
+            door
+        };
+        let mut door = roomy();
+        for held in ["a", "b"] {
+            door.hold(&name(held), HERE).unwrap();
+        }
+        assert_eq!(door.hold(&name("c"), HERE), Err(RejectCode::AtCapacity));
+        door.hold(&name("b"), HERE).expect("a new ticket takes the place of that for the same name");
+        door.hold(&name("c"), ELSEWHERE).expect("others are not in its way");
+        let ticket = door.hold(&name("a"), HERE).unwrap();
+        door.registry.redeem(&ticket, None, door.now).unwrap();
+        door.hold(&name("d"), HERE).expect("a used one counts no more");
+        assert_eq!(door.hold(&name("e"), HERE), Err(RejectCode::AtCapacity));
+        door.now += TICKET_LIFE;
+        door.hold(&name("e"), HERE).expect("nor does one that is too old");
+
+        let mut door = roomy();
+        door.grant = credential("own");
+        door.hold(&name("a"), HERE).unwrap();
+        door.hold(&name("b"), ELSEWHERE).unwrap();
+        assert_eq!(door.hold(&name("c"), HERE), Err(RejectCode::AtCapacity), "wherever it is shown");
+        door.grant = credential("other");
+        door.hold(&name("c"), HERE).unwrap();
     }
 
     #[test]

@@ -400,6 +400,7 @@ impl Gateway {
         let session = identify.session.as_ref().map(Hidden::reveal);
         let claim = Claim { name: &name, session, address, grant: &grant };
         let finds = self.registry.check(claim, has_hung_up, now)?;
+        self.registry.check_tickets(claim, now)?;
         let (ticket, session) = (random_secret()?, random_secret()?);
         let shown = Ticket {
             ticket: ticket.reveal().to_owned(),
