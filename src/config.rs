@@ -6,6 +6,9 @@
 //! passed in.
 
 mod directory;
+mod list;
+mod origin;
+mod proxies;
 mod setting;
 mod shard_count;
 mod table;
@@ -21,6 +24,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use self::origin::{AllowedHosts, AllowedOrigins, Authority, Host, Scheme, WebOrigin};
+pub use self::proxies::TrustedProxies;
 use self::setting::{VARIABLE_PREFIX, Value};
 pub use self::shard_count::ShardCount;
 pub use self::table::Config;
@@ -204,8 +209,9 @@ fn apply_file(
             ConfigError::UnknownKey { key: one_line(&key), path: shown(path), nearest: nearest(&key) }
         })?;
         let origin = Origin::File(path.to_owned());
-        let read = setting.kind.parse_toml(&value).ok_or_else(|| match setting.kind {
+        let read = setting.kind.parse_toml(&value).ok_or_else(|| match &setting.kind {
             setting::Kind::Token => NOT_SHOWN.to_owned(),
+            setting::Kind::List(list) => list.wrong_toml(&value),
             _ => describe_toml(&value),
         });
         apply(in_force, setting, read, origin)?;
@@ -230,8 +236,9 @@ fn apply_typed(
     typed: &str,
     origin: Origin,
 ) -> Result<(), ConfigError> {
-    let read = setting.kind.parse(typed).ok_or_else(|| match setting.kind {
+    let read = setting.kind.parse(typed).ok_or_else(|| match &setting.kind {
         setting::Kind::Token => NOT_SHOWN.to_owned(),
+        setting::Kind::List(list) => list.wrong(typed),
         _ => format!("`{}`", one_line(typed)),
     });
     apply(in_force, setting, read, origin)

@@ -6,6 +6,8 @@
 //! | [`showing`] | what a request shows of who sends it |
 //! | [`stream`] | what its bytes go through: TCP, TLS or a Unix domain socket |
 //! | [`websocket`] | the `Connection` actor: one WebSocket, from its handshake to its end |
+//! | [`client`] | who asks, and by what name it reached us |
+//! | [`forwarded`] | what reverse proxies say of that |
 //! | [`bursts`] | bytes in: all frames of one read become one burst of messages |
 //! | [`throttle`] | how fast bytes may come in |
 //! | [`dispatch`] | what each message of a burst asks for: the hot path |
@@ -14,8 +16,10 @@
 //! This is the one place that knows `actix-web-actors`.
 
 pub(crate) mod bursts;
+pub(crate) mod client;
 pub(crate) mod dispatch;
 pub(crate) mod entrance;
+mod forwarded;
 pub(crate) mod outgoing;
 mod refusals;
 pub(crate) mod showing;

@@ -16,6 +16,7 @@ use std::{
 use log::LevelFilter;
 
 use super::directory::{self, NONE};
+use super::list::List;
 use super::token::BotToken;
 
 pub(super) const AUTO: &str = "auto";
@@ -65,6 +66,7 @@ impl Setting {
             Kind::StateDirectory => "DIRECTORY".to_owned(),
             Kind::LogFilter { .. } => "FILTER".to_owned(),
             Kind::Form { placeholder, .. } => (*placeholder).to_owned(),
+            Kind::List(list) => format!("{},…", list.placeholder),
         }
     }
 
@@ -88,6 +90,7 @@ impl Setting {
             Kind::StateDirectory => format!("{help} [default: {}]", directory::DEFAULT),
             Kind::Path | Kind::Token => format!("{help} [default: {NONE}]"),
             Kind::Switch => format!("{help} [default: false]"),
+            Kind::List(list) => format!("{help} [default: {}]", list.shown_default()),
         }
     }
 }
@@ -129,6 +132,7 @@ pub(crate) enum Kind {
         default: &'static str,
         is_formed: fn(&str) -> bool,
     },
+    List(List),
 }
 
 #[derive(Debug)]
@@ -172,6 +176,7 @@ impl Kind {
             Self::LogFilter { default } | Self::Url { default } | Self::Form { default, .. } => {
                 Value::Text((*default).to_owned())
             }
+            Self::List(list) => list.default_value(),
         }
     }
 
@@ -192,6 +197,7 @@ impl Kind {
             Self::StateDirectory => directory::is_path(typed).then(|| Value::Text(typed.to_owned())),
             Self::LogFilter { .. } => is_log_filter(typed).then(|| Value::Text(typed.to_owned())),
             Self::Form { is_formed, .. } => is_formed(typed).then(|| Value::Text(typed.to_owned())),
+            Self::List(list) => list.parse(typed),
         }
     }
 
@@ -204,6 +210,7 @@ impl Kind {
             // A count is not written as a string there.
             (Self::Count { .. }, toml::Value::String(text)) if ![STORED, AUTO].contains(&&**text) => None,
             (Self::Switch, toml::Value::Boolean(on)) => Some(Value::Switch(*on)),
+            (Self::List(list), value) => list.parse_toml(value),
             (Self::Number { .. } | Self::Switch, _) => None,
             (_, toml::Value::String(text)) => self.parse(text),
             _ => None,
@@ -236,6 +243,7 @@ impl Kind {
                  info, debug and trace"
                     .to_owned()
             }
+            Self::List(list) => list.expected(),
         }
     }
 }
@@ -284,6 +292,7 @@ pub(super) enum Value {
     Number(u64),
     Switch(bool),
     Text(String),
+    List(Vec<String>),
     Token(Option<BotToken>),
 }
 
@@ -297,6 +306,7 @@ impl fmt::Display for Value {
             Self::Token(Some(_)) => f.write_str("\"(hidden)\""),
             // JSON's escapes are TOML's too.
             Self::Text(text) => f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?),
+            Self::List(items) => f.write_str(&serde_json::to_string(items).map_err(|_| fmt::Error)?),
         }
     }
 }
@@ -359,6 +369,15 @@ impl Field for String {
         match value {
             Value::Text(text) => text,
             other => panic!("{other} is no text"),
+        }
+    }
+}
+
+impl Field for Vec<String> {
+    fn from_value(value: Value) -> Self {
+        match value {
+            Value::List(items) => items,
+            other => panic!("{other} is no list"),
         }
     }
 }

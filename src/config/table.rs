@@ -7,6 +7,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use super::origin::{self, AllowedHosts, AllowedOrigins};
+use super::proxies::{self, TrustedProxies};
 use super::setting::{Field, Kind, Setting, Value};
 use super::shard_count::ShardCount;
 use super::token::BotToken;
@@ -72,6 +74,17 @@ settings! {
 
     /// Ids of the users who may connect there; `own` is the gateway's user and root.
     "unix_uids" => unix_uids: UserList = unix::USERS;
+    /// Web pages that may use the gateway, by their origin; `same-host` are those that came from the
+    /// host under which the gateway is asked.
+    "allowed_origins" => allowed_origins: AllowedOrigins = origin::ORIGINS;
+
+    /// Hosts under which the gateway may be asked; `auto` are loopback's names where it listens on
+    /// loopback, and `any` elsewhere.
+    "allowed_hosts" => allowed_hosts: AllowedHosts = origin::HOSTS;
+
+    /// Reverse proxies that are believed about their clients (`Forwarded`, `X-Forwarded-For`, `-Host`,
+    /// `-Proto`), by their address or network.
+    "trusted_proxies" => trusted_proxies: TrustedProxies = proxies::PROXIES;
 
     /// Threads that serve connections.
     "workers" => workers: usize = Kind::one_per_core("threads", 1..=1_024);
@@ -88,6 +101,10 @@ settings! {
     /// Sessions at once, those away included; beyond it a service is rejected with `at_capacity`.
     "max_sessions" => max_sessions: usize = Kind::number("sessions", 1..=1_000_000, 20_000);
 
+    /// Tickets at once for one credential or, where none are in use, one address; beyond it `POST
+    /// /gateway` is rejected with `at_capacity`.
+    "max_tickets" => max_tickets: usize = Kind::number("tickets", 1..=1_000_000, 1_000);
+
     /// Connections at once that have not identified, whatever they do instead; for one more, the
     /// oldest of them is closed.
     "max_unidentified" => max_unidentified: usize = Kind::number("connections", 1..=1_000_000, 1_000);
@@ -101,10 +118,6 @@ settings! {
 
     /// How deeply the JSON of a message may nest; a deeper one is refused (`malformed`).
     "max_depth" => max_depth: u32 = Kind::number("levels", 2..=1_024, 128);
-
-    /// Tickets at once for one credential or, where none are in use, one address; beyond it `POST
-    /// /gateway` is rejected with `at_capacity`.
-    "max_tickets" => max_tickets: usize = Kind::number("tickets", 1..=1_000_000, 1_000);
 
     /// WebSocket frames that one connection may send in a second, pings and fragments included;
     /// beyond it the connection is not read for a while.

@@ -1,6 +1,7 @@
 mod discord;
 mod sockets;
 
+use super::setting::Field;
 use super::*;
 
 use std::time::Duration;
@@ -77,15 +78,18 @@ fn the_defaults_are_the_protocols() {
         unix: None,
         unix_mode: FileMode(0o600),
         unix_uids: UserList::Own,
+        allowed_origins: AllowedOrigins::from_value(Value::List(vec!["same-host".to_owned()])),
+        allowed_hosts: AllowedHosts::from_value(Value::List(vec!["auto".to_owned()])),
+        trusted_proxies: TrustedProxies::from_value(Value::List(Vec::new())),
         workers: std::thread::available_parallelism().unwrap().get(),
         shards: ShardCount::Stored,
         max_connections: 10_000,
         max_sessions: 20_000,
+        max_tickets: 1_000,
         max_unidentified: 1_000,
         max_message_bytes: 1_048_576,
         max_topic_bytes: 256,
         max_depth: 128,
-        max_tickets: 1_000,
         max_frames_per_second: 4_000_000,
         max_bytes_per_second: 4_294_967_296,
         max_ops_per_second: 10_000,
@@ -313,6 +317,53 @@ fn a_switch_is_true_or_false() {
         "expose_without_credentials: expected `true` or `false`, got the string `true` (file \
          /etc/gateway.toml)"
     );
+}
+
+#[test]
+fn a_list_is_separated_by_commas_and_an_array_in_the_file() {
+    let typed = flag(&[("allowed_origins", "same-host, https://bots.example:8443")]).loaded();
+    let written = file("allowed_origins = [\"same-host\", \"https://bots.example:8443\"]").loaded();
+    assert_eq!(typed.config, written.config);
+    assert_ne!(typed.config, defaults());
+    let printed = typed.to_toml();
+    assert!(printed.contains(r#"allowed_origins = ["same-host","https://bots.example:8443"] "#), "{printed}");
+    assert_eq!(file(&printed).loaded().config, typed.config);
+    let none = flag(&[("allowed_origins", "none")]).loaded().config;
+    assert_eq!(file("allowed_origins = []").loaded().config, none);
+    assert_ne!(none, defaults());
+}
+
+#[test]
+fn what_is_wrong_in_a_list_is_named() {
+    const ORIGINS: &str = "allowed_origins: expected origins such as `https://bots.example:8443` (scheme http or \
+                           https, host, port, and nothing after it) and `same-host`, or `none`, got ";
+    const HOSTS: &str = "allowed_hosts: expected hosts such as `bots.example` or `10.0.0.1` (without scheme and \
+                         port), `auto` or `any`, got ";
+    const PROXIES: &str = "trusted_proxies: expected IP addresses such as `10.0.0.7` and networks such as \
+                           `10.0.0.0/8`, or `none`, got ";
+    for (setting, expected, typed, wrong) in [
+        ("allowed_origins", ORIGINS, "same-host,bots.example", "bots.example"),
+        ("allowed_origins", ORIGINS, "https://a/,https://b", "https://a/"),
+        ("allowed_origins", ORIGINS, "null", "null"),
+        ("allowed_origins", ORIGINS, "*", "*"),
+        ("allowed_origins", ORIGINS, "", ""),
+        ("allowed_hosts", HOSTS, "a,b:80", "b:80"),
+        ("allowed_hosts", HOSTS, "https://a", "https://a"),
+        ("allowed_hosts", HOSTS, "a,,b", ""),
+        ("trusted_proxies", PROXIES, "10.0.0.1,10.0.0.0/33", "10.0.0.0/33"),
+        ("trusted_proxies", PROXIES, "proxy.example", "proxy.example"),
+    ] {
+        let flag_name = setting.replace('_', "-");
+        assert_eq!(flag(&[(setting, typed)]).error(), format!("{expected}`{wrong}` (flag --{flag_name})"));
+    }
+    for (line, got) in [
+        ("allowed_origins = [\"same-host\", \"x\"]", format!("{ORIGINS}the string `x`")),
+        ("allowed_origins = \"same-host\"", format!("{ORIGINS}the string `same-host`")),
+        ("allowed_hosts = []", format!("{HOSTS}an empty list")),
+        ("trusted_proxies = [10]", format!("{PROXIES}`10`")),
+    ] {
+        assert_eq!(file(line).error(), format!("{got} (file /etc/gateway.toml)"));
+    }
 }
 
 #[test]

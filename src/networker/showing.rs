@@ -1,12 +1,12 @@
 //! What a request shows of who sends it: a token, a client certificate, and where it comes from.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 
-use super::entrance::{Arrival, Entrance};
+use super::client::client_of;
+use super::entrance::Entrance;
 use super::stream::ClientCertificate;
 use crate::auth::{Shown, Unauthorized};
 use crate::protocol::op::Hidden;
@@ -23,10 +23,10 @@ pub(crate) struct Showing {
 }
 
 impl Showing {
-    /// `None`: there was no descriptor for the connection.
+    /// `None`: nobody knows where it comes from.
     pub(crate) fn of(request: &HttpRequest) -> Option<Self> {
         Some(Self {
-            peer: request.conn_data::<Rc<Arrival>>()?.peer(),
+            peer: client_of(request)?,
             bearer: bearer(request.headers()),
             certificate: request.conn_data::<ClientCertificate>().cloned(),
         })

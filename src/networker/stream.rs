@@ -23,6 +23,9 @@ pub(crate) struct ClientCertificate {
     pub(crate) common_name: String,
 }
 
+/// In the data of a connection that TLS encrypts.
+pub(crate) struct Encrypted;
+
 /// A connection that was let in.
 pub(crate) struct Stream {
     transport: Transport,
@@ -50,6 +53,9 @@ impl Stream {
     pub(crate) fn introduce(&self, data: &mut Extensions) {
         if let Some(arrival) = &self.arrival {
             data.insert(arrival.clone());
+        }
+        if matches!(self.transport, Transport::Tls(_)) {
+            data.insert(Encrypted);
         }
         if let Some(certificate) = &self.certificate {
             log::debug!("a client has the certificate of {}", certificate.common_name);

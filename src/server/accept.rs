@@ -92,7 +92,7 @@ async fn over_tcp(
     entrance: &Arc<Entrance>,
     tls: Option<&Tls>,
 ) -> Result<LetIn, DispatchError> {
-    let peer = Peer::Address(stream.peer_addr()?.ip());
+    let peer = Peer::Address(stream.peer_addr()?.ip().to_canonical());
     let _ = stream.set_nodelay(true);
     let arrival = Arrival::let_in(&stream, peer, entrance);
     let Some(tls) = tls else { return Ok((Stream::new(Transport::Tcp(stream), arrival, None), None)) };

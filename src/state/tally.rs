@@ -161,6 +161,8 @@ kinds! {
         TlsHandshake = "tls_handshake",
         /// On the Unix domain socket: its user is none of `unix_uids`.
         ForeignUser = "foreign_user",
+        /// `Host`, `Origin`, the URL, or what a trusted proxy said of its client, was not well formed.
+        MalformedHead = "malformed_head",
     }
 }
 
