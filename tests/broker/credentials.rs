@@ -1,5 +1,6 @@
 //! Who may come in, and what they may do.
 
+mod guessing;
 mod matrix;
 mod throttle;
 mod tokens;
@@ -15,13 +16,13 @@ use tempfile::TempDir;
 use crate::support::{Gateway, Service};
 
 /// A gateway with a file of credentials, which can be written anew.
-struct Guarded {
+pub(crate) struct Guarded {
     directory: TempDir,
-    gateway: Gateway,
+    pub(crate) gateway: Gateway,
 }
 
 impl Guarded {
-    fn start(credentials: &str, flags: &[&str]) -> Self {
+    pub(crate) fn start(credentials: &str, flags: &[&str]) -> Self {
         Self::start_with_keys(credentials, "", flags)
     }
 
@@ -54,7 +55,7 @@ impl Guarded {
     }
 
     /// A service that identifies with the token, and what it is answered.
-    fn identify(&self, name: &str, token: &str) -> Result<Service, String> {
+    pub(crate) fn identify(&self, name: &str, token: &str) -> Result<Service, String> {
         let mut service = self.gateway.connect();
         service.send_identify(name, json!({"token": token}));
         let answer = service.next().json["d"].clone();
@@ -76,12 +77,12 @@ impl std::fmt::Debug for Service {
     }
 }
 
-fn bearer(token: &str) -> String {
+pub(crate) fn bearer(token: &str) -> String {
     format!("Authorization: Bearer {token}")
 }
 
 /// An entry of the file; `rights` are its other lines.
-fn entry(id: &str, token: &str, rights: &str) -> String {
+pub(crate) fn entry(id: &str, token: &str, rights: &str) -> String {
     let mut hash = String::new();
     for byte in digest(&SHA256, token.as_bytes()).as_ref() {
         write!(hash, "{byte:02x}").unwrap();
@@ -90,6 +91,6 @@ fn entry(id: &str, token: &str, rights: &str) -> String {
 }
 
 /// Who may do everything.
-fn operator() -> String {
+pub(crate) fn operator() -> String {
     entry("operator", "the-operators-token", "names = [\"*\"]\nsend = [\"*\"]\napi = \"write\"")
 }

@@ -14,6 +14,7 @@ mod http;
 mod identify;
 mod network;
 mod operate;
+mod proxies;
 mod proxy;
 mod readme;
 mod resilience;
@@ -23,6 +24,7 @@ mod shard_store;
 mod shards;
 mod slow_disk;
 mod slow_link;
+mod smuggling;
 mod soak;
 #[path = "../support/mod.rs"]
 mod support;
