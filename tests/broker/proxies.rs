@@ -114,7 +114,7 @@ fn what_a_trusted_proxy_says_must_be_understood() {
 
 /// The status of a handshake: 101 opens the WebSocket.
 fn handshake(gateway: &Gateway, headers: &[&str]) -> u16 {
-    let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let lines = headers.iter().fold(String::new(), |lines, header| lines + header + "\r\n");
     match Service::try_open_with(gateway.address(), "/gateway", &lines) {
         Ok(_) => 101,
         Err(answer) => answer.split(' ').nth(1).unwrap().parse().unwrap(),
