@@ -85,9 +85,11 @@ pub(crate) async fn guard(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
-    if let Some(arrival) = request.conn_data::<Rc<Arrival>>() {
-        arrival.asked();
-    }
+    let Some(arrival) = request.conn_data::<Rc<Arrival>>() else {
+        let message = "the gateway has no descriptor left for this connection";
+        return Ok(request.into_response(error(503, "unavailable", message)));
+    };
+    arrival.asked();
     match hosts.check(request.request()) {
         Ok(client) => drop(request.extensions_mut().insert(client)),
         Err(refusal) => {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use actix_web::http::header::{
     FORWARDED, HOST, HeaderMap, HeaderName, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO,
 };
+use actix_web::http::uri::Authority as UriAuthority;
 use actix_web::{HttpMessage, HttpRequest};
 
 use super::entrance::Arrival;
@@ -35,7 +36,7 @@ impl Client {
         let address = if let Peer::Address(address) = peer { Some(address) } else { None };
         let is_trusted = address.is_some_and(|address| trusted.contain(address));
         let host = host(request.headers())?;
-        let in_url = request.uri().authority().map(actix_web::http::uri::Authority::as_str);
+        let in_url = request.uri().authority().map(UriAuthority::as_str);
         let in_url =
             in_url.map(|text| Authority::parse(text).ok_or("the URL of the request has no host that is one"));
         let in_url = in_url.transpose()?;

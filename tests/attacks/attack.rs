@@ -9,17 +9,17 @@ use crate::bystanders::{Bystanders, Times};
 use crate::support::{Gateway, eventually};
 
 /// How often quiet and attack take turns in one try.
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
 
 /// Something else on the machine may disturb a try; what the gateway does, disturbs each.
-const TRIES: usize = 5;
+pub(crate) const TRIES: usize = 5;
 
 /// How much slower the bystanders may get.
-const FACTOR: u32 = 3;
+pub(crate) const FACTOR: u32 = 3;
 
 /// What a wake-up may take longer where the kernel is busy: the attackers are on the same two cores,
 /// and their side of each connection is work of the kernel's, whatever the gateway does.
-const WAKE_UP: Duration = Duration::from_millis(1);
+pub(crate) const WAKE_UP: Duration = Duration::from_millis(1);
 
 /// What a time slice of the kernel's scheduler may add, where an attacker keeps the gateway's own
 /// threads as busy as a busy service may.
@@ -126,7 +126,7 @@ impl Drop for EndAtDrop<'_> {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }

@@ -12,6 +12,7 @@ mod attack;
 mod attacker;
 mod bystanders;
 mod floods;
+mod guesses;
 mod handshakes;
 mod slow;
 #[path = "../support/mod.rs"]

@@ -54,7 +54,7 @@ fn the_audit_and_the_log_tell_the_clients_address() {
     let guarded = Guarded::start(&operator(), &[TRUSTED]);
     let headers = [&bearer("the-operators-token"), "X-Forwarded-For: 203.0.113.7, 10.0.0.2"];
     guarded.gateway.http("POST", "/api/v1/shards/freeze", &headers, "");
-    guarded.gateway.wait_for_log("audit: operator at 203.0.113.7: POST /api/v1/shards/freeze: 2");
+    guarded.gateway.wait_for_log("audit] operator at 203.0.113.7: POST /api/v1/shards/freeze: 2");
     let from = "X-Forwarded-For: 203.0.113.9\r\n";
     let mut service = Service::try_open_with(guarded.gateway.address(), "/gateway", from).unwrap();
     service.send_identify("a", json!({"token": "a-wrong-token"}));
@@ -114,7 +114,7 @@ fn what_a_trusted_proxy_says_must_be_understood() {
 
 /// The status of a handshake: 101 opens the WebSocket.
 fn handshake(gateway: &Gateway, headers: &[&str]) -> u16 {
-    let lines = headers.iter().fold(String::new(), |lines, header| lines + header + "\r\n");
+    let lines = format!("{}\r\n", headers.join("\r\n"));
     match Service::try_open_with(gateway.address(), "/gateway", &lines) {
         Ok(_) => 101,
         Err(answer) => answer.split(' ').nth(1).unwrap().parse().unwrap(),

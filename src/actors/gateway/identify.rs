@@ -214,13 +214,7 @@ impl Gateway {
             }
             By::Ticket(ticket) => {
                 let redeemed = self.registry.redeem(ticket.reveal(), grant.as_deref(), now);
-                let (name, redeemed) = redeemed.ok_or_else(|| {
-                    self.auth.note_failure(address);
-                    self.routes.shared().turned.add(Turned::Unauthorized);
-                    log::warn!("{address} showed no valid ticket");
-                    let message = "the ticket is not known, used up or older than 30 s".to_owned();
-                    Refusal::Reject(Reject { code: RejectCode::Unauthorized, message, retry_after_ms: None })
-                })?;
+                let (name, redeemed) = redeemed.ok_or_else(|| self.no_ticket(address))?;
                 Ok(Applicant::of(name, redeemed))
             }
             By::Name(name) => {
@@ -228,6 +222,19 @@ impl Gateway {
                 Ok(Applicant::of(name, redeemed.ok_or(Refusal::NotIdentified)?))
             }
         }
+    }
+
+    /// The answer to a ticket that is none, which counts as a wrong credential.
+    fn no_ticket(&self, address: Peer) -> Refusal {
+        if let Some(retry_after) = self.auth.must_wait(address) {
+            self.routes.shared().turned.add(Turned::TooManyFailures);
+            return Refusal::Reject(unauthorized(Some(retry_after)));
+        }
+        self.auth.note_failure(address);
+        self.routes.shared().turned.add(Turned::Unauthorized);
+        log::warn!("{address} showed no valid ticket");
+        let message = "the ticket is not known, used up or older than 30 s".to_owned();
+        Refusal::Reject(Reject { code: RejectCode::Unauthorized, message, retry_after_ms: None })
     }
 
     /// Gives the name to the connection.

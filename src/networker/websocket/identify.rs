@@ -70,10 +70,7 @@ impl Connection {
                 self.entrance.may_be(&grant, name).map_err(Refusal::Reject)?;
                 Ok(Some(grant))
             }
-            By::Ticket(_) if self.showing.bearer.is_none() => {
-                let retry_after = self.entrance.auth.must_wait(self.showing.peer);
-                retry_after.map_or(Ok(None), |_| Err(Refusal::Reject(unauthorized(retry_after))))
-            }
+            By::Ticket(_) if self.showing.bearer.is_none() => Ok(None),
             By::Name(_) if self.entrance.auth.is_in_use() => Err(Refusal::NotIdentified),
             By::Ticket(_) | By::Name(_) => check(None).map(Some),
         }
