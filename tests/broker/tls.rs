@@ -168,6 +168,39 @@ impl Drop for EndsLoad<'_> {
 }
 
 #[test]
+fn a_client_certificate_identifies_the_credential_that_is_called_as_it_is() {
+    let authority = Authority::new();
+    let credentials = authority.path("credentials.toml");
+    let entries = "[[credential]]\nid = \"shards\"\nnames = [\"shard-*\"]\napi = \"read\"\n";
+    fs::write(&credentials, entries).unwrap();
+    let flags = [
+        format!("--tls-client-ca={}", authority.file().display()),
+        format!("--credentials={}", credentials.display()),
+    ];
+    let flags = flags.each_ref().map(String::as_str);
+    let (server, known) = (authority.server("server"), authority.client("shards"));
+    let gateway = start(&server, authority.trusting(Some(&known)), &flags);
+    let mut shard = gateway.service("shard-1");
+    shard.send("backend", "x", "1");
+    shard.expect_error("forbidden");
+    assert_eq!(gateway.http("GET", "/metrics", &[], "").0, 200);
+    let reject = |gateway: &Gateway, name: &str, code: &str| {
+        let mut service = gateway.connect();
+        service.send_identify(name, json!({}));
+        service.expect_reject(code);
+    };
+    reject(&gateway, "backend", "forbidden");
+    // Another name, or none, is nobody; and a token that is shown stands above the certificate.
+    let token = ["Authorization: Bearer wrong"];
+    assert_eq!(gateway.http("GET", "/metrics", &token, "").0, 401);
+    for shown in [Some(authority.client("others")), None] {
+        let gateway = start(&server, authority.trusting(shown.as_ref()), &flags);
+        assert_eq!(gateway.http("GET", "/metrics", &[], "").0, 401);
+        reject(&gateway, "shard-1", "unauthorized");
+    }
+}
+
+#[test]
 fn a_reload_replaces_the_certificate_under_load_and_costs_no_session() {
     let authority = Authority::new();
     let client = authority.trusting(None);

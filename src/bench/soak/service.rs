@@ -48,7 +48,7 @@ struct Away {
     pause: Duration,
     knows_secret: bool,
     /// Where it was taken over: the connection of old.
-    old: Option<(Sender, Receiver)>,
+    old: Option<Connected>,
 }
 
 /// One connection.
@@ -96,10 +96,9 @@ impl Service {
         let (client, accepted) = self.connect(secret).await?;
         self.judge_resume(away.as_ref(), started, accepted.resumed);
         let (sender, receiver) = client.split();
-        let mut connected = Connected { sender, receiver, desk: Desk::default() };
-        if let Some((_sender, receiver)) = away.and_then(|away| away.old) {
-            self.drain(receiver, &connected.desk).await;
-            connected.desk = Desk::default();
+        let connected = Connected { sender, receiver, desk: Desk::default() };
+        if let Some(old) = away.and_then(|away| away.old) {
+            self.drain(old).await;
         }
         self.arrived(&connected.desk, accepted);
         Some(connected)
@@ -164,9 +163,12 @@ impl Service {
     }
 
     /// Reads what the connection of old was still handed.
-    async fn drain(&mut self, mut receiver: Receiver, desk: &Desk) {
+    async fn drain(&mut self, old: Connected) {
+        // Its mistakes may still be answered. Dropped, its half that writes would end it.
+        let Connected { mut receiver, desk, sender: _sender } = old;
         let random = self.random.fork();
-        let mut reader = Reader { world: &self.world, index: self.index, checks: &mut self.checks, desk };
+        let mut reader =
+            Reader { world: &self.world, index: self.index, checks: &mut self.checks, desk: &desk };
         let end = timeout(PATIENCE, reader.run(&mut receiver, random)).await;
         let end = end.unwrap_or_else(|_| "nothing".to_owned());
         if !end.contains("4010") {
@@ -200,7 +202,7 @@ impl Service {
             self.leave(sender, receiver, &desk, LEAVES_FOR_GOOD).await;
             return None;
         }
-        Some(self.part(sender, receiver, &desk).await)
+        Some(self.part(Connected { sender, receiver, desk }).await)
     }
 
     fn lasts(&mut self) -> Option<Duration> {
@@ -209,7 +211,8 @@ impl Service {
     }
 
     /// Ends the connection in one of the ways that there are.
-    async fn part(&mut self, sender: Sender, receiver: Receiver, desk: &Desk) -> Away {
+    async fn part(&mut self, connected: Connected) -> Away {
+        let Connected { sender, receiver, desk } = connected;
         let soon = self.world.window().mul_f64(self.random.f64() / 2.0);
         let late = self.world.window() + EXPIRY_SLACK + Duration::from_millis(self.random.u64(100..2_000));
         let (parting, pause) = match self.random.u32(0..10) {
@@ -224,14 +227,14 @@ impl Service {
         let mut old = None;
         match parting {
             Parting::Cut => {
-                self.gone(desk);
+                self.gone(&desk);
                 drop((sender, receiver));
             }
-            Parting::Closed => self.leave(sender, receiver, desk, COMES_BACK).await,
-            Parting::Left => self.leave(sender, receiver, desk, LEAVES_FOR_GOOD).await,
+            Parting::Closed => self.leave(sender, receiver, &desk, COMES_BACK).await,
+            Parting::Left => self.leave(sender, receiver, &desk, LEAVES_FOR_GOOD).await,
             Parting::TakenOver => {
                 self.world.excuse(self.index);
-                old = Some((sender, receiver));
+                old = Some(Connected { sender, receiver, desk });
             }
         }
         Away { parting, before, after: Instant::now(), pause, knows_secret, old }
