@@ -5,7 +5,7 @@
 //! does: says nothing, sends its request byte by byte, keeps an idle HTTP connection open, opens
 //! WebSockets and never identifies. So all of these are bounded together, by `max_unidentified`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
 
 use crate::actors::gateway::Gateway;
 use crate::auth::Auth;
@@ -139,6 +140,8 @@ pub(crate) struct Arrival {
     entrance: Arc<Entrance>,
     /// It sent a whole request, or it was counted already why it never will.
     has_asked: Cell<bool>,
+    /// Ends it, if it has not ended by then.
+    cut_off: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl Arrival {
@@ -163,7 +166,8 @@ impl Arrival {
         entrance.waiting_room().enter(id, Arc::downgrade(&visitor), Instant::now());
         entrance.make_room();
         let entrance = entrance.clone();
-        Some(Rc::new(Self { id, visitor, peer, entrance, has_asked: Cell::new(false) }))
+        let (has_asked, cut_off) = (Cell::new(false), RefCell::new(None));
+        Some(Rc::new(Self { id, visitor, peer, entrance, has_asked, cut_off }))
     }
 
     /// Where it comes from.
@@ -186,14 +190,17 @@ impl Arrival {
         self.entrance.turn_away(why);
     }
 
-    /// Ends the connection at its socket, if it is still there then.
+    /// Ends the connection at its socket, if it is still there then. The first time counts: many requests
+    /// may come by one connection, and nothing of them is to stay behind.
     pub(crate) fn cut_off_after(&self, time: Duration) {
         let visitor = Arc::downgrade(&self.visitor);
-        actix_rt::spawn(async move {
-            tokio::time::sleep(time).await;
-            if let Some(visitor) = visitor.upgrade() {
-                visitor.socket.shut_down();
-            }
+        self.cut_off.borrow_mut().get_or_insert_with(|| {
+            actix_rt::spawn(async move {
+                tokio::time::sleep(time).await;
+                if let Some(visitor) = visitor.upgrade() {
+                    visitor.socket.shut_down();
+                }
+            })
         });
     }
 
@@ -206,6 +213,9 @@ impl Arrival {
 impl Drop for Arrival {
     fn drop(&mut self) {
         self.entrance.waiting_room().leave(self.id);
+        if let Some(cut_off) = self.cut_off.get_mut() {
+            cut_off.abort();
+        }
         if !self.has_asked.get() && !self.visitor.is_displaced.load(Ordering::Relaxed) {
             self.entrance.turn_away(Turned::NoRequest);
         }
