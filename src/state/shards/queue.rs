@@ -117,6 +117,12 @@ impl<R: Clone> Queue<R> {
         self.by_shard.contains_key(&shard)
     }
 
+    /// Whether that service waits for that very id.
+    pub(super) fn waits_for(&self, service: &Name, shard: Shard) -> bool {
+        let tickets = self.by_shard.get(&shard);
+        tickets.is_some_and(|it| it.iter().any(|ticket| self.places[ticket].ask.service == *service))
+    }
+
     pub(super) fn eligible_len(&self) -> usize {
         self.eligible.len()
     }

@@ -213,8 +213,9 @@ impl<R: Clone> ShardPool<R> {
         while let Some(&due) = next.assumed.first().filter(|(at, _)| *at <= now) {
             next.assumed.remove(&due);
             let id = due.1;
-            // Then its permit is still to come.
-            if self.queue.wants(next.generation.shard(id)) {
+            let Some(lease) = next.generation.lease(id) else { continue };
+            // Then its permit is still to come. What another waits for says nothing of this holder.
+            if self.queue.waits_for(&lease.holder, next.generation.shard(id)) {
                 continue;
             }
             next.generation.change_lease(id, |lease| {

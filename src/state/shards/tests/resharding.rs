@@ -75,6 +75,16 @@ fn who_never_tells_its_state_is_taken_for_ready_when_its_permit_has_run_out() {
 }
 
 #[test]
+fn who_never_tells_its_state_is_taken_for_ready_whoever_else_waits_for_its_id() {
+    let mut table = under_way();
+    table.ask("x");
+    table.ask("y");
+    table.ask("z");
+    assert_eq!(table.connect("other", claim(2, 3)), ["#6 other: waits at 1"]);
+    assert_eq!(table.wait(5 * SECOND).first().map(String::as_str), Some("now 3: x y z"));
+}
+
+#[test]
 fn nothing_switches_while_a_new_holder_is_away() {
     let mut table = under_way();
     fill_but_the_last(&mut table);
