@@ -43,11 +43,6 @@ impl CrashRecord {
         Some(self.until_ms)
     }
 
-    /// Whether nothing was noted since that time.
-    pub(super) fn is_none_since(&self, at: u64) -> bool {
-        self.recent.last().is_none_or(|last| *last <= at)
-    }
-
     /// However the clock was set meanwhile, nothing is later than it would be from now on.
     pub(super) fn clamp(&mut self, now: u64) {
         self.recent.iter_mut().for_each(|at| *at = (*at).min(now));

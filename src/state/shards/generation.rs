@@ -262,29 +262,11 @@ impl Generation {
         (now < left.until_ms).then_some(left.resume)
     }
 
-    /// Notes a death of the id; until when it is held back for that, if it is.
+    /// Counts a death of the id; until when it is held back for that, if it is.
     pub(super) fn note_death(&mut self, id: ShardId, now: u64) -> Option<u64> {
-        self.count_death(id);
-        self.slot_mut(id).crashes.note(now)
-    }
-
-    /// How many deaths that makes.
-    pub(super) fn count_death(&mut self, id: ShardId) -> u64 {
         let slot = self.slot_mut(id);
         slot.deaths += 1;
-        slot.deaths
-    }
-
-    /// The id's holder, who had a permit for it in this run, asks for another: its shard did not live,
-    /// as if it had died. Until when the id is to be held back for that, if it is.
-    pub(super) fn note_return(&mut self, id: ShardId, start: u64, now: u64) -> Option<u64> {
-        let record = self.record(id);
-        let accepted_ms = record.lease.as_ref()?.accepted_ms;
-        // Those that wait for one permit count once.
-        if accepted_ms < start || !record.crashes.is_none_since(accepted_ms) {
-            return None;
-        }
-        self.slot_mut(id).crashes.note(now)
+        slot.crashes.note(now)
     }
 
     /// Whether every id has a holder that is ready.

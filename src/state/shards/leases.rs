@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::protocol::name::{Epoch, Name};
 use crate::protocol::op::{self, LeaseState};
 
-use super::queue::{Ask, Ticket, Wants};
+use super::queue::{Ask, Ticket};
 use super::records::{FrozenRecord, HoldReason, HoldRecord, LeaseRecord, Shard};
 use super::{Action, Departure, ShardPool, Warning};
 
@@ -23,8 +23,9 @@ pub(super) enum End {
     Left,
     /// The holder is gone, and may not have noticed before that time.
     Vanished { noticed_ms: u64 },
-    /// The holder asked for one permit after the other: the id is held back until then.
-    Looping { until_ms: u64 },
+    /// The holder asked for one permit after the other: the id is held back until then, and the holder
+    /// may not have noticed before.
+    Looping { until_ms: u64, noticed_ms: u64 },
     /// The gateway took it, and the holder may not have noticed before that time.
     Taken { noticed_ms: u64 },
 }
@@ -184,14 +185,16 @@ impl<R: Clone> ShardPool<R> {
     pub(super) fn end(&mut self, shard: Shard, end: End, now: u64, actions: &mut Vec<Action<R>>) {
         let id = shard.shard_id;
         let (looping, noticed) = match &end {
-            End::Death { close_code, .. } => (self.note_death(*close_code, shard, now, actions), None),
-            End::Vanished { noticed_ms } => (self.note_death(None, shard, now, actions), Some(*noticed_ms)),
+            End::Death { close_code, .. } => (self.note_death(*close_code, shard, now, now, actions), None),
+            End::Vanished { noticed_ms } => {
+                (self.note_death(None, shard, *noticed_ms, now, actions), Some(*noticed_ms))
+            }
             End::Taken { noticed_ms } => (None, Some(*noticed_ms)),
-            End::Looping { until_ms } => (Some(*until_ms), None),
+            End::Looping { until_ms, noticed_ms } => (Some(*until_ms), Some(*noticed_ms)),
             End::Left => (None, None),
         };
         let noticed_ms = noticed.unwrap_or(now);
-        let hold = match looping.filter(|until| *until > noticed_ms) {
+        let hold = match looping.filter(|until| *until >= noticed_ms) {
             Some(until_ms) => HoldRecord { until_ms, reason: HoldReason::CrashLoop, noticed_ms },
             None => HoldRecord { until_ms: noticed_ms, reason: HoldReason::Vanished, noticed_ms },
         };
@@ -208,33 +211,39 @@ impl<R: Clone> ShardPool<R> {
 
     /// Takes an id from a holder whose shard dies as often as it gets a permit, without a SHARD_DEATH; the
     /// request waits then like any other.
-    pub(super) fn check_return(&mut self, mut ask: Ask<R>, now: u64, actions: &mut Vec<Action<R>>) -> Ask<R> {
-        let start = self.timeline.start_ms();
-        let held = ask.wants.shard().filter(|shard| ask.permit && self.holds(&ask.service, *shard));
-        let Some(shard) = held else { return ask };
-        let Some((generation, _)) = self.generation_mut(shard.shard_count) else { return ask };
-        let Some(until_ms) = generation.note_return(shard.shard_id, start, now) else { return ask };
-        let deaths = generation.count_death(shard.shard_id);
-        self.counts.note_death(None);
-        actions.push(Action::Warn(Warning::CrashLoop { shard, deaths, held_ms: until_ms - now }));
-        self.end(shard, End::Looping { until_ms }, now, actions);
-        ask.returns = false;
-        if ask.wants == Wants::Own(shard) {
-            ask.wants = Wants::Any;
-        }
-        ask
+    ///
+    /// A claim with a fresh permit says that the shard did not live, but only from a service that has
+    /// claimed the id on this very connection, and has had its permit. One that comes back after it lost
+    /// the gateway may have a shard that lives, whatever it asks for.
+    pub(super) fn check_return(&mut self, ask: &Ask<R>, now: u64, actions: &mut Vec<Action<R>>) {
+        let died = ask.wants.shard().filter(|shard| {
+            let is_claimed = !ask.returns && self.holds(&ask.service, *shard);
+            ask.permit && is_claimed && !self.queue.waits_for(&ask.service, *shard)
+        });
+        let Some(shard) = died else { return };
+        // It may not know SHARD_REVOKE, and be connected to Discord with the permit before.
+        let noticed_ms = self.noticed_ms(now);
+        let Some(until_ms) = self.note_death(None, shard, noticed_ms, now, actions) else { return };
+        self.end(shard, End::Looping { until_ms, noticed_ms }, now, actions);
+        let Shard { shard_count, shard_id } = shard;
+        let reason = "this service asked for one permit after the other for it".to_owned();
+        let revoke = op::ShardRevoke { shard_id, shard_count, reason };
+        actions.push(Action::Revoke { service: ask.service.clone(), revoke });
     }
 
+    /// Counts a death of an id that is not granted before `noticed_ms` anyway; until when it is held back
+    /// for that, if it is.
     fn note_death(
         &mut self,
         close_code: Option<u16>,
         shard: Shard,
+        noticed_ms: u64,
         now: u64,
         actions: &mut Vec<Action<R>>,
     ) -> Option<u64> {
         self.counts.note_death(close_code);
         let (generation, _) = self.generation_mut(shard.shard_count)?;
-        let until = generation.note_death(shard.shard_id, now)?;
+        let until = generation.note_death(shard.shard_id, now)?.max(noticed_ms);
         let deaths = generation.record(shard.shard_id).deaths;
         actions.push(Action::Warn(Warning::CrashLoop { shard, deaths, held_ms: until - now }));
         Some(until)
