@@ -69,7 +69,7 @@ pub use self::crash_loop::CrashRecord;
 pub use self::notice::NoticeRecord;
 pub use self::operate::{Command, CommandError, Done};
 pub use self::records::{
-    BudgetRecord, Change, DamagedEntry, Entry, FrozenRecord, HoldReason, HoldRecord, LeaseRecord,
+    BudgetRecord, Change, DamagedEntry, Entry, FrozenRecord, HoldReason, HoldRecord, Holders, LeaseRecord,
     PermitRecord, PoolRecord, ReshardRecord, ResumeRecord, Shard, ShardRecord, Snapshot,
 };
 pub use self::report::{Awaits, BudgetReport, Report, ShardView, Standing};
@@ -112,6 +112,8 @@ pub struct ShardPool<R> {
     notice: Notice,
     frozen: Option<FrozenRecord>,
     retired: BTreeMap<u32, u64>,
+    /// Who held what of those when they ended.
+    lost: BTreeMap<u32, Holders>,
     queue: Queue<R>,
     /// Services without a connection, and when their last frame came.
     away: HashMap<Name, u64>,
@@ -366,6 +368,7 @@ impl<R: Clone> ShardPool<R> {
             reshard,
             frozen: self.frozen,
             retired: self.retired.clone(),
+            lost: self.lost.clone(),
             notice: self.notice.in_force(),
         }
     }

@@ -30,7 +30,8 @@ fn lease(shard: Shard, epoch: u64) -> Vec<Change> {
 
 fn pool(shard_count: u32) -> Change {
     let (retired, notice) = (BTreeMap::new(), NoticeRecord::default());
-    Change::Pool(PoolRecord { shard_count, reshard: None, frozen: None, retired, notice })
+    let lost = BTreeMap::new();
+    Change::Pool(PoolRecord { shard_count, reshard: None, frozen: None, retired, lost, notice })
 }
 
 /// Some hundreds of entries, some of them deleted again, one transaction for each step.

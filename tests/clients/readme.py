@@ -12,8 +12,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
+
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
 
 URL = sys.argv[1]
 API = URL.replace("ws:", "http:").removesuffix("/gateway") + "/api/v1"
@@ -29,10 +33,10 @@ def blocks(kind):
     return dict(found)
 
 
-def start(directory, name, text, interpreter=(sys.executable, "-u")):
+def start(directory, name, text, interpreter=(sys.executable, "-u"), url=URL):
     assert DEFAULT_URL in text, f"{name} does not connect to {DEFAULT_URL}"
     path = pathlib.Path(directory, name)
-    path.write_text(text.replace(DEFAULT_URL, URL), "utf-8")
+    path.write_text(text.replace(DEFAULT_URL, url), "utf-8")
     command = [*interpreter, path]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -97,6 +101,42 @@ def shard_service(directory, name, text, service, *interpreter):
     return judge(name, process, printed, expected, errors if freed else f"{errors}\nits id is not free")
 
 
+def revokes(directory, name, text, *interpreter):
+    """It stays when it loses the shard of the same id of another count, and leaves when it loses its own."""
+    opcodes, codes, is_over = [], [], threading.Event()
+
+    def converse(service):
+        def tell(opcode, count):
+            op = {"opcode": opcode, "shard_id": 0, "shard_count": count, "reason": "a test"}
+            service.send(json.dumps({"s": "gateway", "t": "gateway:opcode", "d": op}))
+
+        try:
+            tell(11, 2)
+            tell(33, 3)
+            tell(11, 2)
+            while opcodes.count(31) < 4:  # `identifying` and `ready`, twice
+                opcodes.append(json.loads(service.recv(DEADLINE))["d"]["opcode"])
+            tell(33, 2)
+            service.recv(DEADLINE)
+        except (ConnectionClosed, TimeoutError):
+            codes.append(service.close_code)
+        is_over.set()
+
+    with serve(converse, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/gateway"
+        process = start(directory, name, text, *interpreter, url=url)
+        printed, errors = end(process)
+        is_over.wait(DEADLINE)
+        server.shutdown()
+    told = f"{errors}\nit sent the ops {opcodes}, and closed with {codes}"
+    left = judge(name, process, printed, "connecting shard 0 of 2\n" * 2, told)
+    stayed = opcodes.count(31) == 4 and codes == [4000]
+    if not stayed:
+        print(f"readme: {name} is to stay for SHARD_REVOKE 0/3 and to close with 4000 for 0/2: {told}")
+    return left and stayed
+
+
 def main():
     python, javascript = blocks("python "), blocks("javascript ")
     with tempfile.TemporaryDirectory() as directory:
@@ -104,11 +144,13 @@ def main():
         results = [
             tour(directory, tour_programs, blocks("text output of ")),
             shard_service(directory, "shard_service.py", python["shard_service.py"], "shard-py"),
+            revokes(directory, "shard_service.py", python["shard_service.py"]),
         ]
     # Node looks for packages beside the program.
     with tempfile.TemporaryDirectory(dir=os.environ["NODE_DIRECTORY"]) as directory:
         text = javascript["shard_service.mjs"]
         results.append(shard_service(directory, "shard_service.mjs", text, "shard-js", ("node",)))
+        results.append(revokes(directory, "shard_service.mjs", text, ("node",)))
     print("readme: ok" if all(results) else "readme: FAILED")
     sys.exit(not all(results))
 

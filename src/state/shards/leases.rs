@@ -264,23 +264,23 @@ impl<R: Clone> ShardPool<R> {
     }
 
     /// What the service may think that it holds still: an id that ACCEPT lists, since the service has
-    /// it in one generation, but that it lost in another while it was away.
+    /// it in one generation, but that it held in another too, and lost there while it was away.
     fn missed_revokes(&self, service: &Name, now: u64) -> Vec<Shard> {
-        let retired = self.retired.iter().filter(|(_, until)| **until > now).map(|(count, _)| *count);
-        let counts: Vec<u32> = retired.chain(self.shard_counts()).collect();
-        let has_lost = |shard: &Shard| match self.generation(shard.shard_count) {
-            _ if shard.shard_id.0 >= shard.shard_count => false,
-            None => true,
-            Some(it) => {
-                it.record(shard.shard_id).last_holder.as_ref() == Some(service)
-                    && !self.holds(service, *shard)
-            }
-        };
-        self.shards_of(service.as_str())
-            .into_iter()
-            .flat_map(|shard_id| counts.iter().map(move |&shard_count| Shard { shard_count, shard_id }))
-            .filter(has_lost)
-            .collect()
+        let listed = self.shards_of(service.as_str());
+        let retired = self.retired.iter().filter(|(_, until)| **until > now);
+        let lost = retired.flat_map(|(&shard_count, _)| {
+            let held = self.lost.get(&shard_count).and_then(|holders| holders.get(service));
+            held.into_iter().flatten().map(move |&shard_id| Shard { shard_count, shard_id })
+        });
+        let ended = self.generations().flat_map(|it| {
+            let ids = listed.iter().filter(|id| {
+                id.0 < it.shard_count() && it.lease(**id).is_none_or(|lease| lease.holder != *service)
+            });
+            ids.filter(|id| it.record(**id).last_holder.as_ref() == Some(service)).map(|id| it.shard(*id))
+        });
+        let mut missed: Vec<_> = lost.filter(|shard| listed.contains(&shard.shard_id)).chain(ended).collect();
+        missed.sort_by_key(|shard| (shard.shard_id, shard.shard_count));
+        missed
     }
 
     pub(super) fn gone(&mut self, service: Name, last_frame: Option<Instant>, now: u64) {

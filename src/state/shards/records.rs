@@ -3,7 +3,7 @@
 //! Times are Unix time in ms. Each record stands for itself: a [`Change`] puts one whole, or forgets
 //! some, so that a store needs to know nothing about what is in them ([`Change::entry`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -36,10 +36,16 @@ pub struct PoolRecord {
     pub frozen: Option<FrozenRecord>,
     /// Generations that ended, by `shard_count`, and until when a holder may not have heard of it.
     pub retired: BTreeMap<u32, u64>,
+    /// Who held what of those when they ended; none in stores of older gateways.
+    #[serde(default)]
+    pub lost: BTreeMap<u32, Holders>,
     /// What holders go by; 0 in stores of older gateways.
     #[serde(default)]
     pub notice: NoticeRecord,
 }
+
+/// Services, and the ids that each of them holds.
+pub type Holders = BTreeMap<Name, BTreeSet<ShardId>>;
 
 /// A second generation is being filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -342,6 +348,7 @@ mod tests {
                 reshard: Some(ReshardRecord { shard_count: 8, since_ms: 3 }),
                 frozen: Some(FrozenRecord { cause: Some((4004, shard)), since_ms: 4 }),
                 retired: BTreeMap::from([(2, 5)]),
+                lost: BTreeMap::from([(2, Holders::from([(Name::new("b").unwrap(), [ShardId(1)].into())]))]),
                 notice: NoticeRecord { window_ms: 30, notice_ms: 45 },
             }),
             Change::Budget(BudgetRecord {

@@ -9,7 +9,7 @@ use crate::protocol::op;
 
 use super::budget::demanded;
 use super::generation::Generation;
-use super::records::Shard;
+use super::records::{Holders, Shard};
 use super::time::millis;
 use super::{Action, CommandError, Next, ShardPool};
 
@@ -156,12 +156,14 @@ impl<R: Clone> ShardPool<R> {
     /// Ends a generation that is no longer among those that live.
     fn retire(&mut self, old: &Generation, reason: &str, now: u64, actions: &mut Vec<Action<R>>) {
         let shard_count = old.shard_count();
+        let mut lost = Holders::new();
         for (shard, record) in old.records() {
             if let Some(lease) = &record.lease {
                 let revoke =
                     op::ShardRevoke { shard_id: shard.shard_id, shard_count, reason: reason.to_owned() };
                 actions.push(Action::Revoke { service: lease.holder.clone(), revoke });
                 self.queue.disown(shard, &self.pacing);
+                lost.entry(lease.holder.clone()).or_default().insert(shard.shard_id);
             }
         }
         for ask in self.queue.take_claims(shard_count, &self.pacing) {
@@ -171,6 +173,8 @@ impl<R: Clone> ShardPool<R> {
         }
         self.retired.retain(|_, until| *until > now);
         self.retired.insert(shard_count, self.noticed_ms(now));
+        self.lost.insert(shard_count, lost);
+        self.lost.retain(|shard_count, _| self.retired.contains_key(shard_count));
         self.forgotten.push(shard_count);
         (self.is_dirty, self.told.is_stale) = (true, true);
     }

@@ -1,6 +1,6 @@
 //! Going on where an earlier run stopped, however it stopped.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use crate::protocol::name::ShardId;
@@ -77,6 +77,7 @@ impl<R: Clone> ShardPool<R> {
             notice,
             frozen: record.frozen,
             retired: record.retired,
+            lost: record.lost,
             queue,
             away: HashMap::new(),
             reporting: HashSet::new(),
@@ -152,8 +153,15 @@ impl<R: Clone> ShardPool<R> {
 
 fn new_record(settings: Settings) -> PoolRecord {
     let shard_count = settings.shard_count.unwrap_or(1);
-    let (retired, notice) = (std::collections::BTreeMap::new(), NoticeRecord::default());
-    PoolRecord { shard_count, reshard: None, frozen: None, retired, notice }
+    let notice = NoticeRecord::default();
+    PoolRecord {
+        shard_count,
+        reshard: None,
+        frozen: None,
+        retired: BTreeMap::new(),
+        lost: BTreeMap::new(),
+        notice,
+    }
 }
 
 fn check_counts(record: &PoolRecord, settings: Settings) -> Result<(), RestoreError> {

@@ -15,6 +15,8 @@ fn claim(shard_id: u32, shard_count: u32) -> op::ShardConnect {
 /// `a` holds 0 and `b` 1 of two shards, and a reshard to three is under way.
 fn under_way() -> Table {
     let mut table = Table::of(2);
+    // A restart goes on with either count.
+    table.settings.shard_count = None;
     table.ask("a");
     table.ask("b");
     assert_eq!(reshard(&mut table, 3, Mode::Rolling), [""; 0]);
@@ -278,6 +280,41 @@ fn a_count_is_not_taken_up_again_before_its_last_holders_must_have_noticed() {
     assert!(table.operate(command).0.is_ok());
 }
 
+/// Whether the gateway is killed in between.
+const RESTARTS: [fn(&mut Table); 2] = [|_| {}, |table| table.restart_after(SECOND)];
+
+#[test]
+fn who_held_no_id_of_a_reshard_that_was_aborted_is_told_of_none() {
+    for restart in RESTARTS {
+        let mut table = under_way();
+        table.ask("x");
+        assert_eq!(table.connect("b", claim(1, 3))[0], "1 to b");
+        table.operate(Command::AbortReshard).0.unwrap();
+        restart(&mut table);
+        assert_eq!(table.resumed("a"), [""; 0], "it held 0 of 2 alone");
+        assert_eq!(table.resumed("x"), [""; 0], "ACCEPT lists nothing for it");
+        assert_eq!(table.resumed("b"), ["b: revoked 1/3"], "it may think that it has 1 of 3 still");
+    }
+}
+
+#[test]
+fn who_came_with_the_new_shards_is_told_of_no_old_one_after_a_switch() {
+    for restart in RESTARTS {
+        let mut table = under_way();
+        for (service, id) in [("x", 0), ("a", 1), ("z", 2)] {
+            table.ask(service);
+            table.tell_with(service, ready(id));
+        }
+        assert_eq!(table.pool.shard_count(), 3);
+        restart(&mut table);
+        assert_eq!(table.resumed("x"), [""; 0], "0 of 2 was a's");
+        assert_eq!(table.resumed("a"), [""; 0], "ACCEPT does not list its 0 of 2");
+        table.wait(MINUTE);
+        reshard(&mut table, 4, Mode::Immediate);
+        assert!(table.stored.pool.as_ref().unwrap().lost.keys().eq([&3]), "what is over is forgotten");
+    }
+}
+
 #[test]
 fn who_missed_the_switch_is_told_of_an_id_that_accept_lists_for_the_new_generation() {
     let mut table = under_way();
@@ -288,6 +325,8 @@ fn who_missed_the_switch_is_told_of_an_id_that_accept_lists_for_the_new_generati
         table.tell_with(service, ready(id));
     }
     assert_eq!(table.resumed("a"), ["a: revoked 0/2"], "it may think that it has 0 of 2 still");
+    table.restart_after(SECOND);
+    assert_eq!(table.resumed("a"), ["a: revoked 0/2"], "after a restart too");
     table.wait(MINUTE);
     assert_eq!(table.resumed("a"), [""; 0]);
 }
