@@ -101,10 +101,12 @@ impl Store {
     /// Opens the store in that directory, and makes both where they are not there.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let unusable = |error: io::Error| unusable(directory, &error);
-        make_directory(directory).map_err(unusable)?;
+        make_directory(directory, sync_directory).map_err(unusable)?;
         let lock = lock(directory)?;
         let file = directory.join(FILE_NAME);
         if !file.try_exists().map_err(unusable)? {
+            // Whoever made the directory may have been killed before its name was durable.
+            directory.parent().map_or(Ok(()), sync_directory).map_err(unusable)?;
             create(directory)?;
         }
         let database = Some(open(&file)?);
@@ -173,13 +175,13 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// Only for its owner, as XDG demands of directories that a program makes.
-fn make_directory(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
+/// Only for its owner, as XDG demands of directories that a program makes. Those above it that are not
+/// there are made too, and each is as durable as the store in it will be.
+fn make_directory(directory: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let missing = directory.ancestors().filter(|it| !it.as_os_str().is_empty() && !it.is_dir());
+    let missing: Vec<&Path> = missing.collect();
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    directory.parent().map_or(Ok(()), sync_directory)
+    missing.into_iter().rev().filter_map(Path::parent).try_for_each(&mut sync)
 }
 
 /// Makes the names in a directory durable.

@@ -196,3 +196,24 @@ fn damages(whole: &[u8]) -> Vec<Vec<u8>> {
     damages.extend((0..20).map(|_| whole[..dice.usize(..whole.len())].to_vec()));
     damages
 }
+
+#[test]
+fn each_directory_that_is_made_is_made_durable_in_the_one_above_it() {
+    let scratch = tempfile::tempdir().unwrap();
+    let top = scratch.path();
+    let (a, ab) = (top.join("a"), top.join("a/b"));
+    let synced = |directory: &Path| {
+        let mut synced = Vec::new();
+        make_directory(directory, |it| {
+            synced.push(it.to_owned());
+            Ok(())
+        })
+        .unwrap();
+        synced
+    };
+    assert_eq!(synced(&ab.join("c")), [top.to_owned(), a.clone(), ab.clone()]);
+    for made in [&a, &ab, &ab.join("c")] {
+        assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700, "{}", made.display());
+    }
+    assert_eq!(synced(&ab), Vec::<PathBuf>::new(), "it is there");
+}
