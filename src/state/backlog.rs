@@ -1,6 +1,6 @@
 //! What waits for the shard pool while that stands still, because a step of it is not stored yet.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::shards::Input;
 use crate::protocol::name::Name;
@@ -11,17 +11,51 @@ pub const MAX_WAITING_OPS: usize = 65_536;
 /// Inputs in their order, each with what goes with it.
 ///
 /// It holds at most [`MAX_WAITING_OPS`] ops, and besides one input for each service that is connected or
-/// away, or that the pool knows: what became of it last.
+/// away, or that the pool knows: what became of it last. Each input costs about the same, however many
+/// wait.
 #[derive(Debug)]
 pub struct Backlog<R, T> {
-    inputs: VecDeque<(Input<R>, T)>,
+    /// By number, which grows.
+    inputs: BTreeMap<u64, (Input<R>, T)>,
+    next: u64,
+    by_service: HashMap<Name, Numbers>,
+    /// The last of its kind.
+    wake: Option<u64>,
+    limit: Option<u64>,
     /// How many of them are ops.
     ops: usize,
+    /// How many of them are requests for shard ids.
+    requests: usize,
+}
+
+/// Those of one service's inputs that wait, in rising order.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// What is void as soon as the service comes or goes: its requests, and that it came or went.
+    fleeting: VecDeque<u64>,
+    /// What is void as soon as it is down.
+    states: VecDeque<u64>,
+    deaths: VecDeque<u64>,
+}
+
+impl Numbers {
+    fn of<R>(&mut self, input: &Input<R>) -> &mut VecDeque<u64> {
+        match input {
+            Input::State { .. } => &mut self.states,
+            Input::Death { .. } => &mut self.deaths,
+            _ => &mut self.fleeting,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.fleeting.is_empty() && self.states.is_empty() && self.deaths.is_empty()
+    }
 }
 
 impl<R, T> Default for Backlog<R, T> {
     fn default() -> Self {
-        Self { inputs: VecDeque::new(), ops: 0 }
+        let (inputs, by_service) = (BTreeMap::new(), HashMap::new());
+        Self { inputs, next: 0, by_service, wake: None, limit: None, ops: 0, requests: 0 }
     }
 }
 
@@ -33,56 +67,86 @@ impl<R, T> Backlog<R, T> {
         if is_op(&input) && self.ops >= MAX_WAITING_OPS {
             return Some((input, with));
         }
+        self.drop_void(&input);
+        if let Input::Down { service, .. } = &input
+            && !knows(service)
+        {
+            self.void(service, |numbers| &mut numbers.deaths);
+            return None;
+        }
+        let number = self.next;
+        self.next += 1;
         match &input {
-            Input::Down { service, .. } if !knows(service) => {
-                self.inputs.retain(|(earlier, _)| service_of(earlier) != Some(service));
-                self.count();
-                return None;
-            }
-            Input::Resumed { service } | Input::Away { service, .. } | Input::Down { service, .. } => {
-                self.inputs.retain(|(earlier, _)| match earlier {
-                    Input::Connect { service: earlier, .. }
-                    | Input::Resumed { service: earlier }
-                    | Input::Away { service: earlier, .. }
-                    | Input::Down { service: earlier, .. } => earlier != service,
-                    // What it told of shards that it has lost since is void; a death says why.
-                    Input::State { service: earlier, .. } => {
-                        !matches!(input, Input::Down { .. }) || earlier != service
-                    }
-                    _ => true,
-                });
-            }
-            Input::Wake => self.inputs.retain(|(earlier, _)| !matches!(earlier, Input::Wake)),
-            // The last one stands.
-            Input::SessionStartLimit { .. } => {
-                self.inputs.retain(|(earlier, _)| !matches!(earlier, Input::SessionStartLimit { .. }));
-            }
-            Input::Connect { .. } | Input::Death { .. } | Input::State { .. } => {}
+            Input::Wake => self.wake = Some(number),
+            Input::SessionStartLimit { .. } => self.limit = Some(number),
+            _ => {}
         }
-        let is_op = is_op(&input);
-        self.inputs.push_back((input, with));
-        if is_op {
-            self.ops += 1;
-        } else {
-            self.count();
+        if let Some(service) = service_of(&input) {
+            self.by_service.entry(service.clone()).or_default().of(&input).push_back(number);
         }
+        self.ops += usize::from(is_op(&input));
+        self.requests += usize::from(is_request(&input));
+        self.inputs.insert(number, (input, with));
         None
     }
 
     /// How many requests for shard ids wait here.
     pub fn requests(&self) -> usize {
-        self.inputs.iter().filter(|(input, _)| matches!(input, Input::Connect { .. })).count()
+        self.requests
     }
 
     pub fn pop(&mut self) -> Option<(Input<R>, T)> {
-        let next = self.inputs.pop_front()?;
-        self.ops -= usize::from(is_op(&next.0));
+        let number = *self.inputs.first_key_value()?.0;
+        let next = self.take(number)?;
+        if let Some(service) = service_of(&next.0)
+            && let Some(numbers) = self.by_service.get_mut(service)
+        {
+            numbers.of(&next.0).pop_front();
+            if numbers.is_empty() {
+                self.by_service.remove(service);
+            }
+        }
         Some(next)
     }
 
-    fn count(&mut self) {
-        self.ops = self.inputs.iter().filter(|(input, _)| is_op(input)).count();
+    fn drop_void(&mut self, input: &Input<R>) {
+        match input {
+            Input::Resumed { service } | Input::Away { service, .. } => {
+                self.void(service, |numbers| &mut numbers.fleeting);
+            }
+            Input::Down { service, .. } => {
+                self.void(service, |numbers| &mut numbers.fleeting);
+                // What it told of shards that it has lost since is void; a death says why.
+                self.void(service, |numbers| &mut numbers.states);
+            }
+            // The last one stands.
+            Input::Wake => drop(self.wake.and_then(|number| self.take(number))),
+            Input::SessionStartLimit { .. } => drop(self.limit.and_then(|number| self.take(number))),
+            Input::Connect { .. } | Input::Death { .. } | Input::State { .. } => {}
+        }
     }
+
+    fn void(&mut self, service: &Name, which: impl Fn(&mut Numbers) -> &mut VecDeque<u64>) {
+        let Some(numbers) = self.by_service.get_mut(service) else { return };
+        let void = std::mem::take(which(numbers));
+        if numbers.is_empty() {
+            self.by_service.remove(service);
+        }
+        for number in void {
+            self.take(number);
+        }
+    }
+
+    fn take(&mut self, number: u64) -> Option<(Input<R>, T)> {
+        let taken = self.inputs.remove(&number)?;
+        self.ops -= usize::from(is_op(&taken.0));
+        self.requests -= usize::from(is_request(&taken.0));
+        Some(taken)
+    }
+}
+
+fn is_request<R>(input: &Input<R>) -> bool {
+    matches!(input, Input::Connect { .. })
 }
 
 fn is_op<R>(input: &Input<R>) -> bool {
@@ -176,6 +240,65 @@ mod tests {
         backlog.pop();
         assert!(backlog.push(connect("b"), (), |_| true).is_none());
         assert_eq!((backlog.requests(), backlog.ops), (1, MAX_WAITING_OPS));
+    }
+
+    /// The same by looking through all that waits.
+    fn counted(backlog: &Backlog<u8, ()>) -> (usize, usize) {
+        let count = |of: fn(&Input<u8>) -> bool| backlog.inputs.values().filter(|(it, ())| of(it)).count();
+        (count(is_op), count(is_request))
+    }
+
+    #[test]
+    fn what_is_counted_is_what_waits_whatever_comes() {
+        let state = |name: &str| {
+            let state = serde_json::from_str(r#"{"shard_id":0,"state":"ready"}"#).unwrap();
+            Input::State { service: Name::new(name).unwrap(), request: 0, state }
+        };
+        let (mut dice, mut backlog) = (fastrand::Rng::with_seed(3), Backlog::default());
+        for _ in 0..20_000 {
+            let name = ["a", "b", "c", "stranger"][dice.usize(..4)];
+            let input = match dice.u8(..9) {
+                0..=2 => connect(name),
+                3 => death(name),
+                4 => state(name),
+                5 => resumed(name),
+                6 => away(name),
+                7 => down(name),
+                _ => Input::Wake,
+            };
+            backlog.push(input, (), |service| service.as_str() != "stranger");
+            if dice.u8(..3) == 0 {
+                backlog.pop();
+            }
+            assert_eq!((backlog.ops, backlog.requests()), counted(&backlog));
+            let indexed: usize = backlog
+                .by_service
+                .values()
+                .map(|it| it.fleeting.len() + it.states.len() + it.deaths.len())
+                .sum();
+            let of_services = backlog.inputs.values().filter(|(it, ())| service_of(it).is_some()).count();
+            assert_eq!(indexed, of_services, "each is in the index once");
+        }
+        while backlog.pop().is_some() {}
+        assert!(backlog.by_service.is_empty(), "who has nothing waiting is not kept");
+    }
+
+    /// With a look through all that waits for each of them this would take hours.
+    #[test]
+    fn a_full_backlog_takes_in_what_comes_and_goes_without_looking_through_it() {
+        let mut backlog = Backlog::default();
+        for index in 0..MAX_WAITING_OPS {
+            assert!(backlog.push(connect(&format!("s{index}")), (), |_| true).is_none());
+            assert_eq!(backlog.requests(), index + 1);
+        }
+        for round in 0..20 {
+            for index in 0..MAX_WAITING_OPS {
+                let name = format!("s{index}");
+                let input = if round % 2 == 0 { away(&name) } else { resumed(&name) };
+                assert!(backlog.push(input, (), |_| true).is_none());
+            }
+        }
+        assert_eq!((backlog.inputs.len(), backlog.requests()), (MAX_WAITING_OPS, 0));
     }
 
     #[test]
