@@ -245,7 +245,7 @@ impl<R: Clone> ShardPool<R> {
                 self.reconsider(Shard { shard_count, shard_id: id });
             }
         }
-        if self.budget.reset_if_due(now) {
+        if self.budget.reset_if_due(now, self.timeline.real_of(now)) {
             self.told.is_stale = true;
         }
         self.is_dirty |= self.notice.pass(now);

@@ -56,6 +56,9 @@ pub(super) struct Budget {
     /// Permits that may not have been used yet, or not when Discord last answered: when they run out,
     /// and how many. Part of the record, where there is one.
     recent: Vec<(u64, u64)>,
+    /// How far the real clock is ahead of the pool's, which stands still while the disk does. Discord's
+    /// reset does not wait for that; permits do.
+    ahead_ms: u64,
     dirty: bool,
 }
 
@@ -68,7 +71,7 @@ impl Budget {
         granted: impl Iterator<Item = u64>,
         now: u64,
     ) -> Self {
-        let mut budget = Self { record: None, ttl_ms, recent: Vec::new(), dirty: false };
+        let mut budget = Self { record: None, ttl_ms, recent: Vec::new(), ahead_ms: 0, dirty: false };
         if let Some(mut stored) = record.cloned() {
             // However the clock was set meanwhile.
             stored.resets_ms = stored.resets_ms.min(now + DAY_MS);
@@ -98,9 +101,9 @@ impl Budget {
         self.remaining() == Some(0)
     }
 
-    /// When the limit is reset.
+    /// When the limit is reset, by the pool's time.
     pub(super) fn resets_ms(&self) -> Option<u64> {
-        self.known().map(|record| record.resets_ms)
+        self.known().map(|record| record.resets_ms.saturating_sub(self.ahead_ms))
     }
 
     /// A permit is given now. There is one left.
@@ -123,7 +126,7 @@ impl Budget {
             total: limit.total,
             // So that what is low already is warned of, once.
             remaining: before.unwrap_or(limit.total),
-            resets_ms: now + limit.reset_after_ms.min(DAY_MS),
+            resets_ms: now + self.ahead_ms + limit.reset_after_ms.min(DAY_MS),
             uncertain_ms: now - asked,
             recent: Vec::new(),
         });
@@ -132,12 +135,15 @@ impl Budget {
         warning
     }
 
-    /// Begins a new day, where it is time; true: it did.
-    pub(super) fn reset_if_due(&mut self, now: u64) -> bool {
-        let Some(record) = self.known().filter(|record| record.resets_ms <= now) else { return false };
-        let last_reset = now - (now - record.resets_ms) % DAY_MS;
-        // Discord's may have come so much earlier.
-        let remaining = self.less_unused(record.total, last_reset.saturating_sub(record.uncertain_ms));
+    /// Begins a new day, where it is time by the `real` clock; true: it did.
+    pub(super) fn reset_if_due(&mut self, now: u64, real: u64) -> bool {
+        self.ahead_ms = real.saturating_sub(now);
+        let Some(record) = self.known().filter(|record| record.resets_ms <= real) else { return false };
+        let last_reset = real - (real - record.resets_ms) % DAY_MS;
+        // Discord's may have come so much earlier, and a permit from before a standstill was good for later
+        // than this says.
+        let since = last_reset.saturating_sub(self.ahead_ms).saturating_sub(record.uncertain_ms);
+        let remaining = self.less_unused(record.total, since);
         if let Some(record) = &mut self.record {
             (record.remaining, record.resets_ms) = (remaining, last_reset + DAY_MS);
         }
@@ -183,7 +189,7 @@ impl Budget {
         let record = self.record.as_mut()?;
         let before = std::mem::replace(&mut record.remaining, remaining);
         self.dirty = true;
-        let (total, resets_in_ms) = (record.total, record.resets_ms.saturating_sub(now));
+        let (total, resets_in_ms) = (record.total, record.resets_ms.saturating_sub(now + self.ahead_ms));
         if remaining == 0 && before > 0 {
             return Some(Warning::BudgetExhausted { total, resets_in_ms });
         }
@@ -206,6 +212,11 @@ mod tests {
         let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
         budget.update(limit(remaining), START, START);
         budget
+    }
+
+    /// Where the pool never stood still.
+    fn reset(budget: &mut Budget, now: u64) -> bool {
+        budget.reset_if_due(now, now)
     }
 
     #[test]
@@ -271,7 +282,7 @@ mod tests {
         budget.spend(START + 3_600_000 - 15_100);
         budget.spend(START + 3_600_000 - 14_000);
         budget.spend(START + 3_600_000 - 1);
-        assert!(budget.reset_if_due(START + 3_600_000));
+        assert!(reset(&mut budget, START + 3_600_000));
         assert_eq!(budget.remaining(), Some(8), "the first one was used or void before");
     }
 
@@ -310,11 +321,37 @@ mod tests {
     fn the_limit_is_reset_when_its_day_is_over_less_what_may_still_be_used() {
         let mut budget = budget(1);
         budget.spend(START + 3_599_000);
-        assert!(!budget.reset_if_due(START + 3_599_999));
-        assert!(budget.reset_if_due(START + 3_600_000));
+        assert!(!reset(&mut budget, START + 3_599_999));
+        assert!(reset(&mut budget, START + 3_600_000));
         assert_eq!(budget.remaining(), Some(9));
         assert_eq!(budget.resets_ms(), Some(START + 3_600_000 + DAY_MS));
-        assert!(budget.reset_if_due(START + 3_600_000 + 3 * DAY_MS));
+        assert!(reset(&mut budget, START + 3_600_000 + 3 * DAY_MS));
         assert_eq!(budget.resets_ms(), Some(START + 3_600_000 + 4 * DAY_MS), "the days between are over");
+    }
+
+    #[test]
+    fn the_reset_does_not_wait_while_the_pool_stands_still() {
+        let mut budget = budget(1);
+        budget.spend(START + 1_000);
+        let (now, stood) = (START + 2_000, 3_000_000);
+        assert!(!budget.reset_if_due(now, now + stood));
+        assert_eq!(budget.resets_ms(), Some(START + 600_000), "so much less is left of the day");
+        assert!(!budget.reset_if_due(now + 597_999, now + 597_999 + stood));
+        assert!(budget.reset_if_due(now + 598_000, now + 598_000 + stood));
+        assert_eq!(budget.remaining(), Some(10));
+        let asked = now + 700_000;
+        budget.reset_if_due(asked, asked + stood);
+        budget.update(limit(10), asked, asked);
+        assert_eq!(budget.known().unwrap().resets_ms, asked + stood + 3_600_000, "by the real clock");
+    }
+
+    #[test]
+    fn a_permit_from_before_a_standstill_counts_for_the_day_in_which_it_may_be_used() {
+        let mut budget = budget(1);
+        budget.spend(START + 1_000);
+        // It leaves after the disk stood still, and past the reset.
+        let (now, stood) = (START + 2_000, 3_600_000);
+        assert!(budget.reset_if_due(now, now + stood));
+        assert_eq!(budget.remaining(), Some(9));
     }
 }

@@ -69,6 +69,7 @@ pub struct BudgetRecord {
     pub max_concurrency: u32,
     pub total: u64,
     pub remaining: u64,
+    /// By the real clock: Discord does not wait for our disk.
     pub resets_ms: u64,
     /// So much earlier Discord may reset it: how long it took to answer.
     #[serde(default)]
@@ -222,7 +223,6 @@ impl Change {
                 record.retired.values_mut().for_each(shift);
             }
             Self::Budget(record) => {
-                shift(&mut record.resets_ms);
                 record.recent.iter_mut().for_each(|(until, _)| shift(until));
             }
             Self::Permit { record, .. } => {
@@ -243,9 +243,12 @@ impl Change {
 
     /// Moves by so many ms what goes by the real clock, and does not wait while the pool stands still.
     pub fn shift_real(&mut self, by: i64) {
-        if let Self::Shard { record: ShardRecord { resume: Some(left), .. }, .. } = self {
-            left.until_ms = left.until_ms.saturating_add_signed(by);
-        }
+        let real = match self {
+            Self::Shard { record: ShardRecord { resume: Some(left), .. }, .. } => &mut left.until_ms,
+            Self::Budget(record) => &mut record.resets_ms,
+            _ => return,
+        };
+        *real = real.saturating_add_signed(by);
     }
 }
 
@@ -274,9 +277,9 @@ impl Snapshot {
         }
     }
 
-    /// With all times moved by so many ms.
+    /// With all times moved by so many ms, those by the real clock by so many.
     #[cfg(test)]
-    pub(super) fn shifted(&self, by: i64) -> Self {
+    pub(super) fn shifted(&self, by: i64, real: i64) -> Self {
         let epochs = self.epochs.iter().map(|(&shard_id, &epoch)| Change::Epoch { shard_id, epoch });
         let permits = self.permits.iter().map(|(&key, &record)| Change::Permit { key, record });
         let shards =
@@ -286,7 +289,7 @@ impl Snapshot {
         let mut shifted = Self::default();
         for mut change in changes.chain(epochs).chain(permits).chain(shards) {
             change.shift(by);
-            change.shift_real(by);
+            change.shift_real(real);
             shifted.apply(&change);
         }
         shifted

@@ -161,7 +161,7 @@ impl<R: Clone> ShardPool<R> {
                 recommended_shards: record.recommended_shards,
                 total: record.total,
                 remaining: record.remaining,
-                resets_in_ms: record.resets_ms.saturating_sub(at),
+                resets_in_ms: self.budget.resets_ms().unwrap_or_default().saturating_sub(at),
             }),
         }
     }

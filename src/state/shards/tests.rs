@@ -90,7 +90,8 @@ impl Table {
     fn note(&mut self, actions: &[Action<u32>]) -> Vec<String> {
         self.note_stored(actions);
         self.pool.check_invariants();
-        let stored = self.stored.shifted(-self.pool.timeline.drift_ms(self.now));
+        let timeline = &self.pool.timeline;
+        let stored = self.stored.shifted(-timeline.drift_ms(self.now), -timeline.real_drift_ms(self.now));
         assert_eq!(stored, self.pool.snapshot(), "what is stored");
         actions.iter().filter_map(line).collect()
     }
@@ -195,7 +196,7 @@ fn name(text: &str) -> Name {
 /// `#2 b: waits at 1`; requests are numbered from 1, an op at a time. What is stored is no line.
 fn line(action: &Action<u32>) -> Option<String> {
     Some(match action {
-        Action::Accept { service, request, accept } => {
+        Action::Accept { service, request, accept, .. } => {
             let resume = accept.resume.as_ref().map(|it| format!(" resumes {}", it.as_json()));
             let (id, epoch) = (accept.shard_id, accept.epoch.0);
             format!("#{request} {service}: has {id} epoch {epoch}{}", resume.unwrap_or_default())

@@ -220,7 +220,7 @@ impl Gateway {
         for change in &self.pool.catch_up(self.now()) {
             self.stored.apply(change);
         }
-        assert_same(&self.pool.snapshot(), &self.stored.shifted(-self.pool.timeline.drift_ms(self.now())));
+        assert_same(&self.pool.snapshot(), &self.stored_by_now());
         (self.is_up, self.last_sweep) = (true, None);
         self.runs += 1;
         self.open.clear();
@@ -231,6 +231,12 @@ impl Gateway {
         self.check_all();
     }
 
+    /// By the pool's time. It never stands still here.
+    fn stored_by_now(&self) -> Snapshot {
+        let drift = -self.pool.timeline.drift_ms(self.now());
+        self.stored.shifted(drift, drift)
+    }
+
     fn witness(&mut self, actions: &[Action<u64>]) {
         let mut begun = Vec::new();
         let mut swept = false;
@@ -239,7 +245,7 @@ impl Gateway {
                 Action::Persist(changes) => changes.iter().for_each(|change| self.stored.apply(change)),
                 Action::Holder { shard, holder } => self.note_holder(*shard, holder.as_ref(), &mut begun),
                 Action::Switch { shard_count, holders } => self.note_switch(*shard_count, holders),
-                Action::Accept { service, request, accept } => {
+                Action::Accept { service, request, accept, .. } => {
                     self.note_accept(service, *request, accept, &begun);
                 }
                 Action::Wait { service, request, wait } => {
@@ -334,7 +340,7 @@ impl Gateway {
 
     pub(super) fn check_all(&self) {
         self.pool.check_invariants();
-        assert_same(&self.pool.snapshot(), &self.stored.shifted(-self.pool.timeline.drift_ms(self.now())));
+        assert_same(&self.pool.snapshot(), &self.stored_by_now());
         let report = self.pool.report(self.now());
         let told = report.shards.iter().filter_map(|it| Some((it.shard, it.holder.clone()?)));
         assert!(told.collect::<BTreeMap<_, _>>() == self.holders, "who holds what");

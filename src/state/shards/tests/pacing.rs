@@ -179,3 +179,32 @@ fn a_jump_of_the_wall_clock_moves_no_permit() {
         assert_eq!(table.shards_of("b"), [1]);
     }
 }
+
+#[test]
+fn discords_day_goes_on_while_the_pool_stands_still() {
+    let mut table = Table::of(2);
+    let reset_after_ms = 10 * MINUTE;
+    table.limit(SessionStartLimit { shards: 2, max_concurrency: 1, total: 10, remaining: 0, reset_after_ms });
+    let resets_in = |table: &Table| table.pool.report(table.now).budget.unwrap().resets_in_ms;
+    assert_eq!(resets_in(&table), 10 * MINUTE);
+    table.now.stood_still += Duration::from_mins(4);
+    table.now.unix_ms += 4 * MINUTE;
+    table.step(Input::Wake);
+    assert_eq!(resets_in(&table), 6 * MINUTE - SECOND);
+    assert_eq!(table.stored.budget.as_ref().unwrap().resets_ms, START + SECOND + 10 * MINUTE);
+    let wait = format!("#1 a: waits at 1 budget_exhausted for {} ms", 6 * MINUTE - 2 * SECOND);
+    assert_eq!(table.ask("a"), [wait]);
+    assert_eq!(table.wait(6 * MINUTE - 2 * SECOND)[0], "0 to a");
+}
+
+#[test]
+fn a_step_that_waits_for_the_disk_does_not_move_discords_reset() {
+    let mut table = Table::of(2);
+    let reset_after_ms = 10 * MINUTE;
+    table.limit(SessionStartLimit { shards: 2, max_concurrency: 1, total: 10, remaining: 9, reset_after_ms });
+    let record = table.stored.budget.clone().unwrap();
+    let mut change = Change::Budget(BudgetRecord { recent: vec![(START, 1)], ..record.clone() });
+    change.shift(1_000);
+    let expected = BudgetRecord { recent: vec![(START + 1_000, 1)], ..record };
+    assert_eq!(change, Change::Budget(expected));
+}
