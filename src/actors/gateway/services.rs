@@ -207,7 +207,7 @@ impl Gateway {
 
     fn answer(&mut self, action: Action<ConnectionId>, permit: &mut Option<OpPermit>) {
         match action {
-            Action::Accept { service, request, accept } => {
+            Action::Accept { service, request, accept, .. } => {
                 self.listed.settle(&service, Some(accept.shard_id));
                 let op = GatewayOp::ShardAccept(accept);
                 self.order(&service, Order::Op { op, answers: Some(request), permit: permit.take() });

@@ -85,7 +85,16 @@ impl Step {
     }
 
     /// When it was decided, and what is to be done now that it is stored.
-    pub(super) fn into_done(self) -> (Instant, ShardActions) {
+    /// What was left to resume with is not told where it grew stale meanwhile.
+    pub(super) fn into_done(mut self) -> (Instant, ShardActions) {
+        let waited = self.decided.elapsed();
+        for action in &mut self.done.actions {
+            if let Action::Accept { accept, resume_for, .. } = action
+                && waited >= *resume_for
+            {
+                accept.resume = None;
+            }
+        }
         (self.decided, self.done)
     }
 
@@ -262,6 +271,42 @@ mod tests {
                 late_in_a_row = if is_late { late_in_a_row + 1 } else { 0 };
                 assert!(late_in_a_row <= 1, "{slow_ms} ms: again and again");
             }
+    #[test]
+    fn who_asks_while_nothing_can_be_granted_is_told_its_place_or_that_there_is_no_room_and_not_both() {
+        let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
+        let input = || {
+            let (service, connect) = (service.clone(), op::ShardConnect::default());
+            Input::Connect { service, request, connect }
+        };
+        let answer = |refused, position| first_answer(refused, asker(&input()), position);
+        assert!(matches!(answer(Some(input()), Some(3)), Some(Action::Refuse { .. })));
+        let Some(Action::Wait { wait, .. }) = answer(None, Some(3)) else { panic!("it is told nothing") };
+        assert_eq!((wait.reason, wait.position), (WaitReason::Frozen, 3));
+        assert!(answer(None, None).is_none(), "the pool answers");
+    }
+
+    #[test]
+    fn resume_data_that_grew_stale_while_its_step_waited_is_not_told() {
+        let resume_for = Duration::from_mins(2);
+        let waited = |minutes: u64| {
+            let accept = op::ShardAccept {
+                shard_id: ShardId(0),
+                shard_count: 1,
+                epoch: Epoch(1),
+                max_concurrency: 1,
+                resume: op::Resume::new("{}"),
+            };
+            let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
+            let mut step =
+                Step::new(vec![Action::Accept { service, request, accept, resume_for }], None, None);
+            step.decided = Instant::now().checked_sub(Duration::from_mins(minutes)).unwrap();
+            let (_, done) = step.into_done();
+            let [Action::Accept { accept, .. }] = &done.actions[..] else { panic!("{done:?}") };
+            accept.resume.is_some()
+        };
+        assert_eq!([0, 1, 2, 60].map(waited), [true, true, false, false]);
+    }
+
             (0..30).for_each(|_| pace.note(Duration::from_millis(1)).unwrap());
             assert_eq!(pace.reckoned, Duration::ZERO, "a disk that has recovered is trusted");
         }

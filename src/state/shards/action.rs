@@ -1,7 +1,7 @@
 //! What goes into the pool and what comes out of it.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::protocol::name::Name;
 use crate::protocol::op;
@@ -75,6 +75,8 @@ pub enum Action<R> {
         service: Name,
         request: R,
         accept: op::ShardAccept,
+        /// Real time for which what is there to resume with is worth something yet.
+        resume_for: Duration,
     },
     /// The request waits. Told at first, and at changes, not more than once a second.
     Wait {

@@ -3,6 +3,7 @@
 //! An id has a lease, or is held back for a while, or is free.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::{LeaseState, Resume};
@@ -255,11 +256,18 @@ impl Generation {
         }
     }
 
-    /// What the id's last holder left to resume with: once, and not when it is stale.
-    pub(super) fn take_resume(&mut self, id: ShardId, now: u64) -> Option<Resume> {
+    pub(super) fn clear_deposit(&mut self, id: ShardId) {
+        if self.record(id).resume.is_some() {
+            self.slot_mut(id).resume = None;
+        }
+    }
+
+    /// What the id's last holder left to resume with, and for how long that is good: once, and not when
+    /// it is stale.
+    pub(super) fn take_resume(&mut self, id: ShardId, now: u64) -> Option<(Resume, Duration)> {
         self.record(id).resume.as_ref()?;
-        let left = self.slot_mut(id).resume.take()?;
-        (now < left.until_ms).then_some(left.resume)
+        let ResumeRecord { resume, until_ms } = self.slot_mut(id).resume.take()?;
+        (now < until_ms).then(|| (resume, Duration::from_millis(until_ms - now)))
     }
 
     /// Counts a death of the id; until when it is held back for that, if it is.

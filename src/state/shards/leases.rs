@@ -1,7 +1,7 @@
 //! Leases: one place where a grant is decided (`serve`), one where it is carried out (`grant`), and
 //! one where a lease ends (`end`). Whatever is to hold back or follow a lease belongs there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::protocol::name::{Epoch, Name};
 use crate::protocol::op::{self, LeaseState};
@@ -99,13 +99,14 @@ impl<R: Clone> ShardPool<R> {
             lease.accepted_ms = now;
             lease.state = lease.state.filter(|_| !permit);
         });
-        let resume = if is_new || returns { generation.take_resume(id, real) } else { None };
+        let left = if is_new || returns { generation.take_resume(id, real) } else { None };
+        let (resume, resume_for) = left.map_or((None, Duration::ZERO), |(data, time)| (Some(data), time));
         self.assume_later(shard);
         self.reconsider(shard);
         let max_concurrency = self.pacing.max_concurrency();
         let accept =
             op::ShardAccept { shard_id: id, shard_count: shard.shard_count, epoch, max_concurrency, resume };
-        actions.push(Action::Accept { service, request, accept });
+        actions.push(Action::Accept { service, request, accept, resume_for });
     }
 
     fn begin(&mut self, service: &Name, shard: Shard, reports: bool, now: u64, actions: &mut Vec<Action<R>>) {
@@ -177,6 +178,10 @@ impl<R: Clone> ShardPool<R> {
             generation.change_lease(shard.shard_id, |lease| {
                 (lease.state, lease.reports) = (Some(told.state), true);
             });
+            if told.state == LeaseState::Identifying {
+                // Discord ends the session before.
+                generation.clear_deposit(shard.shard_id);
+            }
             generation.deposit(shard.shard_id, told.resume, real);
         }
     }

@@ -176,6 +176,36 @@ fn resume_data_is_for_a_process_that_comes_back_and_not_for_one_that_could_not_r
 }
 
 #[test]
+fn who_identifies_anew_leaves_nothing_of_the_session_before() {
+    for (state, resumes) in [(LeaseState::Identifying, false), (LeaseState::Resumed, true)] {
+        let mut table = Table::of(1);
+        table.ask("a");
+        let told =
+            op::ShardState { shard_id: 0, shard_count: None, state: LeaseState::Ready, resume: resume() };
+        table.tell_with("a", told);
+        table.claim("a", 0);
+        table.tell("a", 0, state);
+        table.death("a", None);
+        assert_eq!(table.ask("b")[1].ends_with(r#"resumes {"seq":7}"#), resumes, "after {state:?}");
+    }
+}
+
+#[test]
+fn resume_data_tells_for_how_long_it_is_good() {
+    let mut table = Table::of(1);
+    table.ask("a");
+    table.die("a", op::ShardDeath { resume: resume(), ..Default::default() });
+    table.wait(MINUTE);
+    let input = Input::Connect { service: name("b"), request: 9, connect: op::ShardConnect::default() };
+    let actions = table.pool.step(input, table.now);
+    let left = actions.iter().find_map(|action| match action {
+        Action::Accept { resume_for, .. } => Some(*resume_for),
+        _ => None,
+    });
+    assert_eq!(left, Some(Duration::from_mins(2)));
+}
+
+#[test]
 fn resume_data_is_stale_after_three_minutes() {
     for (after, resumes) in [(3 * MINUTE - 1, true), (3 * MINUTE, false)] {
         let mut table = Table::of(1);
