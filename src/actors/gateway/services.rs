@@ -153,6 +153,15 @@ impl Handler<ShardActions> for Gateway {
 }
 
 impl Gateway {
+/// Whether those actions revoke that very shard: the same id of another count is another.
+fn is_told(holder: &Name, shard: Shard, actions: &[Action<ConnectionId>]) -> bool {
+    let Shard { shard_count, shard_id } = shard;
+    actions.iter().any(|action| {
+        matches!(action, Action::Revoke { service, revoke }
+            if service == holder && (revoke.shard_count, revoke.shard_id) == (shard_count, shard_id))
+    })
+}
+
     /// Routes follow a lease before its holder hears of it.
     fn publish_holders(&mut self, actions: &[Action<ConnectionId>]) {
         let mut changed = false;
@@ -185,11 +194,7 @@ impl Gateway {
     /// it of the end.
     fn revoke_listed(&mut self, shard: Shard, actions: &[Action<ConnectionId>]) {
         let Some(holder) = self.table_of(shard.shard_count).holder(shard.shard_id).cloned() else { return };
-        let is_told = actions.iter().any(|action| {
-            matches!(action, Action::Revoke { service, revoke }
-                if *service == holder && revoke.shard_id == shard.shard_id)
-        });
-        if self.listed.is_lost(&holder, shard) && !is_told {
+        if self.listed.is_lost(&holder, shard) && !is_told(&holder, shard, actions) {
             let Shard { shard_count, shard_id } = shard;
             let reason = "its lease had ended before this service came back".to_owned();
             self.tell(&holder, GatewayOp::ShardRevoke(op::ShardRevoke { shard_id, shard_count, reason }));
@@ -241,5 +246,19 @@ impl Gateway {
 
     fn tell(&self, service: &Name, op: GatewayOp) {
         self.order(service, Order::Op { op, answers: None, permit: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_told_to_be_over_by_the_revoke_of_its_own_count_alone() {
+        let (service, shard_id) = (Name::new("a").unwrap(), ShardId(1));
+        let revoke = op::ShardRevoke { shard_id, shard_count: 3, reason: String::new() };
+        let actions = [Action::Revoke { service: service.clone(), revoke }];
+        let told = [2, 3].map(|shard_count| is_told(&service, Shard { shard_count, shard_id }, &actions));
+        assert_eq!(told, [false, true]);
     }
 }
