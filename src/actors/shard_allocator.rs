@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
 use tokio::sync::oneshot;
 
-use self::step::{Clock, Pace, Step, Unstored, refusal, stands_still};
+use self::step::{Clock, Pace, Step, Unstored, asker, first_answer};
 use super::gateway::Gateway;
 use super::link::OpPermit;
 use super::supervision::guard;
@@ -30,6 +30,9 @@ pub(crate) use self::step::now;
 
 /// How long after a failed write it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How many steps it does without a pause.
+const STEPS_AT_ONCE: usize = 256;
 
 /// How often it is looked whether the wall clock was set. What is stored is wrong for that long.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(250);
@@ -54,6 +57,8 @@ pub struct ShardAllocator {
     unstored: Option<Step>,
     /// Until the next try.
     retry: Option<SpawnHandle>,
+    /// Until it goes on with what waits.
+    pause: Option<SpawnHandle>,
     /// Of the pool's next deadline.
     alarm: Option<SpawnHandle>,
     #[cfg(feature = "fault-injection")]
@@ -73,6 +78,7 @@ impl ShardAllocator {
             backlog: Backlog::default(),
             unstored: None,
             retry: None,
+            pause: None,
             alarm: None,
             #[cfg(feature = "fault-injection")]
             crash_at_write: false,
@@ -85,7 +91,7 @@ impl Actor for ShardAllocator {
 
     fn started(&mut self, context: &mut Self::Context) {
         // A restart drops what was scheduled.
-        (self.alarm, self.retry) = (None, None);
+        (self.alarm, self.retry, self.pause) = (None, None, None);
         if self.store.is_some() {
             context.run_interval(CLOCK_INTERVAL, Self::look_at_the_clock);
         }
@@ -139,7 +145,6 @@ impl Handler<ShardInput> for ShardAllocator {
 
     fn handle(&mut self, message: ShardInput, context: &mut Self::Context) {
         let ShardInput { input, permit } = message;
-        self.tell_who_waits(&input);
         self.wait_its_turn(input, permit);
         self.work(context);
     }
@@ -163,35 +168,51 @@ impl ShardAllocator {
     /// Puts an input behind those that wait, or refuses it where too many do.
     fn wait_its_turn(&mut self, input: Input<ConnectionId>, permit: Option<OpPermit>) {
         let refused = self.backlog.push(input, permit, |service| self.pool.knows(service));
-        let Some((input, permit)) = refused else { return };
-        if let Some(refusal) = refusal(input) {
-            self.gateway.do_send(ShardActions { actions: vec![refusal], permit, answer: None });
+        let position = self.unstored.as_ref().map(|step| {
+            let places = step.granted().count() + self.pool.waiting() + self.backlog.requests();
+            places as u64
+        });
+        let (refused, permit) = refused.map_or((None, None), |(input, permit)| (Some(input), permit));
+        if let Some(told) = first_answer(refused, asker, position) {
+            self.gateway.do_send(ShardActions { actions: vec![told], permit, answer: None });
         }
     }
 
-    /// Tells who asks for an id while none can be granted that it has to wait.
-    fn tell_who_waits(&self, input: &Input<ConnectionId>) {
-        let Input::Connect { service, request, .. } = input else { return };
-        if let Some(step) = &self.unstored {
-            let before = step.granted().count() + self.pool.waiting() + self.backlog.requests();
-            let wait = stands_still(service.clone(), *request, before as u64 + 1);
-            self.gateway.do_send(ShardActions { actions: vec![wait], permit: None, answer: None });
-        }
-    }
-
-    /// Does all there is to do, one step after the other, unless one cannot be stored.
+    /// Does all there is to do, one step after the other, unless one cannot be stored; after many, the
+    /// rest a moment later, so that operators are answered meanwhile.
     fn work(&mut self, context: &mut Context<Self>) {
         let shared = self.shared.clone();
         guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
-            while self.retry.is_none() && self.finish_step(context) {
+            let mut steps = 0;
+            while self.retry.is_none() && self.pause.is_none() && self.finish_step(context) {
+                if steps == STEPS_AT_ONCE {
+                    self.pause = Some(context.notify_later(GoOn, Duration::ZERO));
+                    return;
+                }
+                steps += 1;
                 let Some((input, permit)) = self.backlog.pop() else { return self.set_alarm(context) };
                 self.unstored = Some(Step::new(self.pool.step(input, self.clock.now()), permit, None));
             }
         });
+/// Time to do more of what waits.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct GoOn;
+
+impl Handler<GoOn> for ShardAllocator {
+    type Result = ();
+
+    fn handle(&mut self, _: GoOn, context: &mut Self::Context) {
+        self.pause = None;
+        self.work(context);
+    }
+}
+
     }
 
     /// Stores the last step and does what comes of it; whether that is done.
     fn finish_step(&mut self, context: &mut Context<Self>) -> bool {
+        let asker = asker(&input);
         let Some(step) = &mut self.unstored else { return true };
         if let Some(store) = &mut self.store {
             self.shared.store.begin(Instant::now());

@@ -121,13 +121,35 @@ impl Step {
 }
 
 /// What a service is told whose request waits for the store.
-pub(super) fn stands_still(service: Name, request: ConnectionId, position: u64) -> Action<ConnectionId> {
+fn stands_still(service: Name, request: ConnectionId, position: u64) -> Action<ConnectionId> {
     let wait = ShardWait { reason: WaitReason::Frozen, position, retry_after_ms: None };
     Action::Wait { service, request, wait }
 }
+/// Who asks for an id, and by which request.
+pub(super) fn asker(input: &Input<ConnectionId>) -> Option<(Name, ConnectionId)> {
+    match input {
+        Input::Connect { service, request, .. } => Some((service.clone(), *request)),
+        _ => None,
+    }
+}
+
+/// What is told of an input that came while a step is not stored: that there is no room for it, or, to who
+/// asks for an id, its position.
+pub(super) fn first_answer(
+    refused: Option<Input<ConnectionId>>,
+    asker: Option<(Name, ConnectionId)>,
+    position: Option<u64>,
+) -> Option<Action<ConnectionId>> {
+    if let Some(input) = refused {
+        return refusal(input);
+    }
+    let ((service, request), position) = asker.zip(position)?;
+    Some(stands_still(service, request, position))
+}
+
 
 /// The answer to an op for which there is no room.
-pub(super) fn refusal(input: Input<ConnectionId>) -> Option<Action<ConnectionId>> {
+fn refusal(input: Input<ConnectionId>) -> Option<Action<ConnectionId>> {
     let (Input::Connect { service, request, .. }
     | Input::Death { service, request, .. }
     | Input::State { service, request, .. }) = input
