@@ -126,17 +126,46 @@ pub struct ShardActions {
     pub answer: Option<Answer>,
 }
 
+/// How an operator's command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Done(Done),
+    Refused(CommandError),
+    /// It had no effect, since the store takes no writes: why.
+    StoreFailing(String),
+    /// It is decided, and done as soon as the store takes it.
+    Decided,
+}
+
 /// What came of an operator's command, and who waits for it.
 #[derive(Debug)]
 pub struct Answer {
+    command: Command,
     result: Result<Done, CommandError>,
-    to: oneshot::Sender<Result<Done, CommandError>>,
+    /// `None`: was told that it is [decided](Outcome::Decided).
+    to: Option<oneshot::Sender<Outcome>>,
 }
 
 impl Answer {
-    pub fn give(self) {
+    /// To be called when it is done. What came of it, where its operator was told before that it would.
+    pub fn give(self) -> Option<(Command, Outcome)> {
+        let outcome = self.result.map_or_else(Outcome::Refused, Outcome::Done);
+        let Some(to) = self.to else { return Some((self.command, outcome)) };
         // An operator who went away gets none.
-        let _ = self.to.send(self.result);
+        let _ = to.send(outcome);
+        None
+    }
+
+    /// It is not stored for now. What changes nothing is told, and of the rest that it is decided.
+    fn put_off(&mut self) {
+        let outcome = match &self.result {
+            Ok(plan @ Done::Planned(_)) => Outcome::Done(plan.clone()),
+            Err(refused) => Outcome::Refused(*refused),
+            Ok(_) => Outcome::Decided,
+        };
+        if let Some(to) = self.to.take() {
+            let _ = to.send(outcome);
+        }
     }
 }
 
@@ -164,9 +193,25 @@ impl Handler<Retry> for ShardAllocator {
     }
 }
 
+/// Time to do more of what waits.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct GoOn;
+
+impl Handler<GoOn> for ShardAllocator {
+    type Result = ();
+
+    fn handle(&mut self, _: GoOn, context: &mut Self::Context) {
+        self.pause = None;
+        self.work(context);
+    }
+}
+
 impl ShardAllocator {
-    /// Puts an input behind those that wait, or refuses it where too many do.
+    /// Puts an input behind those that wait, or refuses it where too many do. Who asks for an id while
+    /// none can be granted is told that it has to wait.
     fn wait_its_turn(&mut self, input: Input<ConnectionId>, permit: Option<OpPermit>) {
+        let asker = asker(&input);
         let refused = self.backlog.push(input, permit, |service| self.pool.knows(service));
         let position = self.unstored.as_ref().map(|step| {
             let places = step.granted().count() + self.pool.waiting() + self.backlog.requests();
@@ -194,25 +239,10 @@ impl ShardAllocator {
                 self.unstored = Some(Step::new(self.pool.step(input, self.clock.now()), permit, None));
             }
         });
-/// Time to do more of what waits.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-struct GoOn;
-
-impl Handler<GoOn> for ShardAllocator {
-    type Result = ();
-
-    fn handle(&mut self, _: GoOn, context: &mut Self::Context) {
-        self.pause = None;
-        self.work(context);
-    }
-}
-
     }
 
     /// Stores the last step and does what comes of it; whether that is done.
     fn finish_step(&mut self, context: &mut Context<Self>) -> bool {
-        let asker = asker(&input);
         let Some(step) = &mut self.unstored else { return true };
         if let Some(store) = &mut self.store {
             self.shared.store.begin(Instant::now());
@@ -220,7 +250,7 @@ impl Handler<GoOn> for ShardAllocator {
             assert!(!std::mem::take(&mut self.crash_at_write), "as asked");
             if let Err(why) = step.write(store, &mut self.pace) {
                 if let Unstored::Failed(_) = why {
-                    let waits = step.leave_unanswered();
+                    let waits = step.leave_undone();
                     if !waits.is_empty() {
                         self.gateway.do_send(ShardActions { actions: waits, permit: None, answer: None });
                     }
@@ -277,12 +307,13 @@ impl Handler<GoOn> for ShardAllocator {
 }
 
 /// An operator's command. Its answer comes through the `Gateway`, when that has done what comes of
-/// it; there is none after a panic, nor while the store fails.
+/// it; there is none after a panic. While the store fails it is refused, and the one whose step is the
+/// first to fail is told that it is decided.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ShardCommand {
     pub command: Command,
-    pub answer: oneshot::Sender<Result<Done, CommandError>>,
+    pub answer: oneshot::Sender<Outcome>,
 }
 
 impl Handler<ShardCommand> for ShardAllocator {
@@ -290,16 +321,17 @@ impl Handler<ShardCommand> for ShardAllocator {
 
     fn handle(&mut self, message: ShardCommand, context: &mut Self::Context) {
         let ShardCommand { command, answer: to } = message;
-        // In its order.
+        // In its order, unless very much waits.
         self.work(context);
         if self.unstored.is_some() {
-            // It stands still.
+            let why = self.shared.store.trouble(Instant::now()).unwrap_or_else(|| "a part failed".to_owned());
+            let _ = to.send(Outcome::StoreFailing(why));
             return;
         }
         let shared = self.shared.clone();
         guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
             let (result, actions) = self.pool.operate(command, self.clock.now());
-            self.unstored = Some(Step::new(actions, None, Some(Answer { result, to })));
+            self.unstored = Some(Step::new(actions, None, Some(Answer { command, result, to: Some(to) })));
             if self.finish_step(context) {
                 self.set_alarm(context);
             }

@@ -10,6 +10,7 @@ use super::body::{error, json_body};
 use super::services::unavailable;
 use super::shard_metrics::code_of;
 use crate::actors::gateway::{OperateShards, ReportShards};
+use crate::actors::shard_allocator::Outcome;
 use crate::networker::entrance::Entrance;
 use crate::protocol::name::ShardId;
 use crate::state::shards::{
@@ -139,10 +140,19 @@ async fn begin_reshard(request: &HttpRequest, payload: Payload, entrance: &Entra
 
 async fn operate(command: Command, entrance: &Entrance) -> Answer {
     match entrance.gateway.send(OperateShards(command)).await {
-        Ok(Some(Ok(done))) => Ok(answer(command, &done)),
-        Ok(Some(Err(refused))) => Err(refusal(&refused)),
+        Ok(Some(Outcome::Done(done))) => Ok(answer(command, &done)),
+        Ok(Some(Outcome::Refused(refused))) => Err(refusal(&refused)),
+        Ok(Some(Outcome::StoreFailing(why))) => Err(store_failing(&why)),
+        Ok(Some(Outcome::Decided)) => Ok(HttpResponse::Accepted().json(json!({"waits_for": "data_dir"}))),
         _ => Err(unavailable()),
     }
+}
+
+fn store_failing(why: &str) -> HttpResponse {
+    let message = format!(
+        "nothing was done, since data_dir takes no writes; send it again when /readyz answers 200: {why}"
+    );
+    error(503, "store_failing", &message)
 }
 
 fn answer(command: Command, done: &Done) -> HttpResponse {

@@ -357,6 +357,30 @@ fn nothing_is_granted_while_the_disk_takes_nothing() {
 }
 
 #[test]
+fn an_operator_is_told_what_becomes_of_a_command_while_the_disk_takes_nothing() {
+    let directory = scratch();
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--shards=2", &data_dir]);
+    let mut a = gateway.service("a");
+    connect(&mut a);
+    limit_files(&gateway, "0");
+    // Nobody knows yet that the disk takes nothing.
+    let (status, body) = gateway.post_json("/api/v1/shards/freeze", "");
+    assert_eq!((status, &body), (202, &json!({"waits_for": "data_dir"})));
+    gateway.wait_for_log("Freeze is decided, and waits for data_dir");
+    let (status, body) = gateway.post_json("/api/v1/shards/0/release", "");
+    assert_eq!((status, &body["error"]["code"]), (503, &json!("store_failing")), "{body}");
+    limit_files(&gateway, "unlimited");
+    gateway.wait_for_log("an operator froze the shard ids");
+    let shards = gateway.get_json("/api/v1/shards");
+    assert_eq!(shards["frozen"]["by"], "operator");
+    assert_eq!(shards["shards"][0]["holder"], "a", "what was refused is not done later");
+    assert_eq!(gateway.post_json("/api/v1/shards/thaw", "").0, 200);
+}
+
+#[test]
 fn who_is_told_of_an_id_that_it_is_just_losing_is_told_of_that_too() {
     let directory = scratch();
     let mut command = Command::new("sh");

@@ -2,21 +2,21 @@
 //! the shard ids.
 
 use std::collections::{BTreeSet, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Handler, Message, ResponseFuture};
 use tokio::sync::oneshot;
 
 use super::{Gateway, Handle, unix_ms};
 use crate::actors::client_session::Order;
-use crate::actors::shard_allocator::{self, ShardCommand};
+use crate::actors::shard_allocator::{self, Outcome, ShardCommand};
 use crate::protocol::close::Close;
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::GatewayOp;
 use crate::routes::ShardTable;
 use crate::state::account::Amount;
 use crate::state::registry::{Known, Stopping};
-use crate::state::shards::{Command, CommandError, Departure, Done, Report};
+use crate::state::shards::{Command, Departure, Done, Report};
 
 /// Asks whether the gateway handles what it is sent.
 #[derive(Debug, Message)]
@@ -207,40 +207,53 @@ impl Handler<ReportShards> for Gateway {
 }
 
 /// Does something to the shard ids; `None` where a part of the gateway failed at it. Answered when
-/// all that comes of it is done.
+/// all that comes of it is done, or at once where the store takes no writes.
 #[derive(Debug, Message)]
-#[rtype(result = "Option<Result<Done, CommandError>>")]
+#[rtype(result = "Option<Outcome>")]
 pub struct OperateShards(pub Command);
 
 impl Handler<OperateShards> for Gateway {
-    type Result = ResponseFuture<Option<Result<Done, CommandError>>>;
+    type Result = ResponseFuture<Option<Outcome>>;
 
     fn handle(&mut self, OperateShards(command): OperateShards, _: &mut Self::Context) -> Self::Result {
         let allocator = self.allocator.clone();
+        // Also while a write neither fails nor ends.
+        let trouble = self.routes.shared().store.trouble(Instant::now());
         Box::pin(async move {
             let (answer, answered) = oneshot::channel();
-            allocator?.do_send(ShardCommand { command, answer });
-            let result = answered.await.ok()?;
-            log_command(command, &result);
-            Some(result)
+            let outcome = if let Some(why) = trouble {
+                Outcome::StoreFailing(why)
+            } else {
+                allocator?.do_send(ShardCommand { command, answer });
+                answered.await.ok()?
+            };
+            log_command(command, &outcome);
+            Some(outcome)
         })
     }
 }
 
-fn log_command(command: Command, result: &Result<Done, CommandError>) {
-    let what = match result {
-        Err(refused) => return log::info!("an operator's {command:?} was refused: {refused}"),
-        Ok(Done::Planned(_)) => return,
-        Ok(Done::Frozen) => "froze the shard ids".to_owned(),
-        Ok(Done::Thawed) => "thawed the shard ids".to_owned(),
-        Ok(Done::Released { holder, free_in_ms }) => {
+pub(super) fn log_command(command: Command, outcome: &Outcome) {
+    let done = match outcome {
+        Outcome::Refused(refused) => return log::info!("an operator's {command:?} was refused: {refused}"),
+        Outcome::StoreFailing(why) => return log::info!("an operator's {command:?} was refused: {why}"),
+        Outcome::Decided => {
+            return log::warn!("an operator's {command:?} is decided, and waits for data_dir");
+        }
+        Outcome::Done(done) => done,
+    };
+    let what = match done {
+        Done::Planned(_) => return,
+        Done::Frozen => "froze the shard ids".to_owned(),
+        Done::Thawed => "thawed the shard ids".to_owned(),
+        Done::Released { holder, free_in_ms } => {
             format!("took a shard id from {holder}; it is free in {free_in_ms} ms")
         }
-        Ok(Done::Freed { free_in_ms }) => {
+        Done::Freed { free_in_ms } => {
             format!("freed a shard id that was held back; it is free in {free_in_ms} ms")
         }
-        Ok(Done::Resharding(plan)) => format!("began a reshard to {} shards", plan.shard_count),
-        Ok(Done::Aborted) => "aborted the reshard".to_owned(),
+        Done::Resharding(plan) => format!("began a reshard to {} shards", plan.shard_count),
+        Done::Aborted => "aborted the reshard".to_owned(),
     };
     log::info!("an operator {what}");
 }

@@ -4,12 +4,13 @@ use std::time::Instant;
 
 use actix::{Handler, Message};
 
+use super::operate::log_command;
 use super::{Gateway, StopService, unix_ms};
 use crate::actors::client_session::Order;
 use crate::actors::link::OpPermit;
 #[cfg(feature = "fault-injection")]
 use crate::actors::shard_allocator::Crash;
-use crate::actors::shard_allocator::{ShardActions, ShardInput};
+use crate::actors::shard_allocator::{Answer, ShardActions, ShardInput};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{self, GatewayOp, Presence, PresenceEvent, ServiceOp, Watch};
@@ -145,14 +146,13 @@ impl Handler<ShardActions> for Gateway {
             for action in actions {
                 gateway.answer(action, &mut permit);
             }
-            if let Some(answer) = answer {
-                answer.give();
+            if let Some((command, outcome)) = answer.and_then(Answer::give) {
+                log_command(command, &outcome);
             }
         });
     }
 }
 
-impl Gateway {
 /// Whether those actions revoke that very shard: the same id of another count is another.
 fn is_told(holder: &Name, shard: Shard, actions: &[Action<ConnectionId>]) -> bool {
     let Shard { shard_count, shard_id } = shard;
@@ -162,6 +162,7 @@ fn is_told(holder: &Name, shard: Shard, actions: &[Action<ConnectionId>]) -> boo
     })
 }
 
+impl Gateway {
     /// Routes follow a lease before its holder hears of it.
     fn publish_holders(&mut self, actions: &[Action<ConnectionId>]) {
         let mut changed = false;

@@ -106,10 +106,9 @@ impl Step {
         })
     }
 
-    /// Whoever waits for an operator's answer has waited long enough; what those are told, once, who
-    /// wait for an id.
-    pub(super) fn leave_unanswered(&mut self) -> Vec<Action<ConnectionId>> {
-        self.done.answer = None;
+    /// It fails for now: the operator is told, and, by what is returned, once, who waits for an id.
+    pub(super) fn leave_undone(&mut self) -> Vec<Action<ConnectionId>> {
+        self.done.answer.iter_mut().for_each(Answer::put_off);
         if std::mem::replace(&mut self.is_told, true) {
             return Vec::new();
         }
@@ -125,6 +124,7 @@ fn stands_still(service: Name, request: ConnectionId, position: u64) -> Action<C
     let wait = ShardWait { reason: WaitReason::Frozen, position, retry_after_ms: None };
     Action::Wait { service, request, wait }
 }
+
 /// Who asks for an id, and by which request.
 pub(super) fn asker(input: &Input<ConnectionId>) -> Option<(Name, ConnectionId)> {
     match input {
@@ -146,7 +146,6 @@ pub(super) fn first_answer(
     let ((service, request), position) = asker.zip(position)?;
     Some(stands_still(service, request, position))
 }
-
 
 /// The answer to an op for which there is no room.
 fn refusal(input: Input<ConnectionId>) -> Option<Action<ConnectionId>> {
@@ -273,27 +272,6 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_took_too_long_is_done_again() {
-        let mut pace = Pace::default();
-        assert!(pace.note(LATEST).is_ok());
-        let why = pace.note(LATEST + Duration::from_millis(1)).expect_err("it passed");
-        assert!(why.contains("501ms, expected 500ms at most"), "{why}");
-    }
-
-    #[test]
-    fn a_disk_is_in_time_soon_however_slow_it_is_and_never_by_more_than_was_reckoned() {
-        let mut dice = fastrand::Rng::with_seed(7);
-        for slow_ms in [501, 700, 3_000, 60_000, 1_200_000] {
-            let (mut pace, mut late_in_a_row) = (Pace::default(), 0);
-            for _ in 0..1_000 {
-                let took = Duration::from_millis(slow_ms + dice.u64(..slow_ms / 2));
-                let most = pace.reckoned + LATEST;
-                let is_late = pace.note(took).is_err();
-                assert_eq!(is_late, took > most);
-                late_in_a_row = if is_late { late_in_a_row + 1 } else { 0 };
-                assert!(late_in_a_row <= 1, "{slow_ms} ms: again and again");
-            }
-    #[test]
     fn who_asks_while_nothing_can_be_granted_is_told_its_place_or_that_there_is_no_room_and_not_both() {
         let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
         let input = || {
@@ -329,6 +307,27 @@ mod tests {
         assert_eq!([0, 1, 2, 60].map(waited), [true, true, false, false]);
     }
 
+    #[test]
+    fn a_write_that_took_too_long_is_done_again() {
+        let mut pace = Pace::default();
+        assert!(pace.note(LATEST).is_ok());
+        let why = pace.note(LATEST + Duration::from_millis(1)).expect_err("it passed");
+        assert!(why.contains("501ms, expected 500ms at most"), "{why}");
+    }
+
+    #[test]
+    fn a_disk_is_in_time_soon_however_slow_it_is_and_never_by_more_than_was_reckoned() {
+        let mut dice = fastrand::Rng::with_seed(7);
+        for slow_ms in [501, 700, 3_000, 60_000, 1_200_000] {
+            let (mut pace, mut late_in_a_row) = (Pace::default(), 0);
+            for _ in 0..1_000 {
+                let took = Duration::from_millis(slow_ms + dice.u64(..slow_ms / 2));
+                let most = pace.reckoned + LATEST;
+                let is_late = pace.note(took).is_err();
+                assert_eq!(is_late, took > most);
+                late_in_a_row = if is_late { late_in_a_row + 1 } else { 0 };
+                assert!(late_in_a_row <= 1, "{slow_ms} ms: again and again");
+            }
             (0..30).for_each(|_| pace.note(Duration::from_millis(1)).unwrap());
             assert_eq!(pace.reckoned, Duration::ZERO, "a disk that has recovered is trusted");
         }
