@@ -381,6 +381,29 @@ fn an_operator_is_told_what_becomes_of_a_command_while_the_disk_takes_nothing() 
 }
 
 #[test]
+fn all_that_waited_for_the_disk_is_done_in_its_order_however_much_it_is() {
+    let directory = scratch();
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--shards=1", &data_dir]);
+    let mut a = gateway.service("a");
+    limit_files(&gateway, "0");
+    a.send_op(&json!({"opcode": 10}));
+    assert_eq!(a.expect_op(30)["reason"], "frozen");
+    for id in 1..=900 {
+        a.send_op(&json!({"opcode": 12, "shard_id": id}));
+    }
+    a.expect_nothing();
+    limit_files(&gateway, "unlimited");
+    assert_eq!(a.expect_op(11)["shard_id"], 0);
+    for id in 1..=900 {
+        let error = a.expect_error("not_shard_holder");
+        assert_eq!(error["message"], format!("this service does not hold the shard id {id}"));
+    }
+}
+
+#[test]
 fn who_is_told_of_an_id_that_it_is_just_losing_is_told_of_that_too() {
     let directory = scratch();
     let mut command = Command::new("sh");
