@@ -94,6 +94,12 @@ impl Auth {
         Err(Unauthorized { retry_after: None })
     }
 
+    /// What the entry permits that a client's certificate stands for, by its common name.
+    pub fn of_certificate(&self, common_name: &str) -> Option<Arc<Grant>> {
+        let shown = Shown { token: None, certificate: Some(common_name) };
+        self.current().look_up(shown, unix_ms())
+    }
+
     /// How long nothing of that peer is checked, if it has shown too much that was wrong.
     pub fn must_wait(&self, peer: Peer) -> Option<Duration> {
         lock(&self.guesses).must_wait(peer, Instant::now())
@@ -114,11 +120,10 @@ impl Auth {
         let grant = Arc::new(credentials.signed(token)?);
         let mut verified = lock(&self.verified);
         if verified.len() >= MAX_VERIFIED {
-            verified.retain(|_, grant| self.stands(grant));
+            // So many are rare, and to check one again is not dear.
+            verified.clear();
         }
-        if verified.len() < MAX_VERIFIED {
-            verified.insert(TokenHash::of(token), grant.clone());
-        }
+        verified.insert(TokenHash::of(token), grant.clone());
         Some(grant)
     }
 

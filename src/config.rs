@@ -6,6 +6,7 @@
 //! passed in.
 
 mod directory;
+mod exposure;
 mod list;
 mod origin;
 mod proxies;
@@ -97,6 +98,11 @@ pub enum ConfigError {
     )]
     Exposed { got: String, origin: String },
     #[error(
+        "trusted_proxies: whoever reaches such a proxy reaches the gateway, and there are no credentials; \
+         expected none, or --credentials, or --expose-without-credentials to accept that ({origin})"
+    )]
+    ExposedByProxy { origin: String },
+    #[error(
         "data_dir: there is no default: neither XDG_STATE_HOME nor HOME is set to an absolute path; expected \
          --data-dir to name a directory, or --data-dir=none to keep everything in memory"
     )]
@@ -172,6 +178,7 @@ impl Config {
         let mut warnings = unknown_variables(&variables);
         warnings.extend(token::in_the_clear(&config));
         warnings.extend(permits_that_overlap(&config));
+        warnings.extend(exposure::warnings(&config));
         Ok(Loaded { config, warnings, in_force })
     }
 }
@@ -297,11 +304,7 @@ fn check_together(config: &Config, in_force: &InForce) -> Result<(), ConfigError
         });
     }
     tls::check(config, in_force)?;
-    let is_open = config.credentials.is_none();
-    if is_open && !config.listen.ip().to_canonical().is_loopback() && !config.expose_without_credentials {
-        return Err(ConfigError::Exposed { got: config.listen.to_string(), origin: origin("listen") });
-    }
-    Ok(())
+    exposure::check(config, in_force)
 }
 
 /// What a secret is instead of shown.

@@ -54,6 +54,8 @@ pub async fn run(
 ) -> io::Result<()> {
     let mut shutdown = pin!(shutdown);
     let mut config = within_descriptor_limit(config)?;
+    // Before Discord is waited for: whoever renews a certificate does not know of that.
+    let hangups = reload::catch(auth.is_in_use() || config.tls_cert.is_some());
     let discord = tokio::select! {
         discord = ask_discord(&mut config, &found) => discord?,
         () = &mut shutdown => return Ok(()),
@@ -82,7 +84,7 @@ pub async fn run(
     reloadable.extend(credentials(&auth, &gateway));
     let entrance = Entrance::new(config.clone(), auth, gateway.clone(), routes, closing, reloadable);
     let entrance = Data::new(entrance);
-    let reloads = actix_rt::spawn(reload::at_hangup(entrance.clone().into_inner()));
+    let reloads = actix_rt::spawn(reload::at_hangup(hangups, entrance.clone().into_inner()));
     let room = actix_rt::spawn(keep_waiting_room(entrance.clone().into_inner()));
     let (server, socket_file) = start_server(&config, listeners, entrance)?;
     let handle = server.handle();

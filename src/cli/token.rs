@@ -17,7 +17,7 @@ pub struct NewToken {
     /// A name that it may take; `*` stands for anything. Can be given again.
     #[arg(long = "name", value_name = "PATTERN")]
     pub names: Vec<String>,
-    /// A target that it may send to: a name, shard/<ID>, guild/<ID>; `*` stands for anything. Can be
+    /// A target that it may send to: a name, `shard/3`, `guild/8138`; `*` stands for anything. Can be
     /// given again.
     #[arg(long, value_name = "PATTERN")]
     pub send: Vec<String>,

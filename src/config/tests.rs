@@ -403,6 +403,22 @@ fn listen_takes_an_address_and_a_port_and_localhost() {
 }
 
 #[test]
+fn a_proxy_whose_clients_reach_an_open_gateway_is_refused_unless_asked_for() {
+    let proxied = ("trusted_proxies", "127.0.0.1");
+    assert_eq!(
+        flag(&[proxied]).error(),
+        "trusted_proxies: whoever reaches such a proxy reaches the gateway, and there are no credentials; \
+         expected none, or --credentials, or --expose-without-credentials to accept that (flag \
+         --trusted-proxies)"
+    );
+    let accepted = flag(&[proxied, ("expose_without_credentials", "true")]).loaded();
+    assert!(accepted.warnings[0].starts_with("expose_without_credentials: whoever reaches"), "{accepted:?}");
+    assert!(flag(&[proxied, ("credentials", "c.toml")]).loaded().warnings.is_empty());
+    let reachable = flag(&[("listen", "10.0.0.1:7117"), ("credentials", "c.toml")]).loaded();
+    assert!(reachable.warnings[0].contains("10.0.0.1:7117 in the clear"), "{reachable:?}");
+}
+
+#[test]
 fn an_address_that_others_reach_is_refused_unless_asked_for() {
     assert_eq!(
         variable(&[("GATEWAY_LISTEN", "0.0.0.0:7117")]).error(),

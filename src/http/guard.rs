@@ -20,7 +20,7 @@ use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 
 use super::body::error;
-use crate::config::{AllowedHosts, AllowedOrigins, Config, TrustedProxies, WebOrigin};
+use crate::config::{AllowedHosts, AllowedOrigins, Config, Host, TrustedProxies, WebOrigin};
 use crate::networker::client::Client;
 use crate::networker::entrance::{Arrival, Entrance};
 use crate::state::tally::Turned;
@@ -57,7 +57,10 @@ impl Hosts {
     /// Who asks, if it may.
     fn check(&self, request: &HttpRequest) -> Result<Client, Refusal> {
         let client = Client::of(request, &self.proxies).map_err(Refusal::Malformed)?;
-        if !client.hosts.iter().all(|host| self.allowed.allow(host, self.on_loopback)) {
+        // No browser reaches the Unix domain socket, and there is no other name for it.
+        let is_local = |host: &Host| client.is_local_user() && host.is_loopback();
+        let allow = |host: &Host| is_local(host) || self.allowed.allow(host, self.on_loopback);
+        if !client.hosts.iter().all(allow) {
             let expected = if self.on_loopback {
                 "this gateway listens on loopback: Host must be localhost, 127.0.0.1 or [::1], or one of allowed_hosts"
             } else {

@@ -52,6 +52,13 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Whether it came by the Unix domain socket.
+    pub(crate) fn is_local_user(&self) -> bool {
+        matches!(self.peer, Peer::User(_))
+    }
+}
+
 /// Where the request comes from. `None`: it did not go by the guard, which finds that out.
 pub(crate) fn client_of(request: &HttpRequest) -> Option<Peer> {
     request.extensions().get::<Client>().map(|client| client.peer)

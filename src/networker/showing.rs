@@ -1,12 +1,13 @@
 //! What a request shows of who sends it: a token, a client certificate, and where it comes from.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, HeaderMap};
 
 use super::client::client_of;
-use super::entrance::Entrance;
+use super::entrance::{Arrival, Entrance};
 use super::stream::ClientCertificate;
 use crate::auth::{Shown, Unauthorized};
 use crate::protocol::op::Hidden;
@@ -18,7 +19,7 @@ use crate::state::tally::Turned;
 pub(crate) struct Showing {
     pub(crate) peer: Peer,
     /// The token of `Authorization: Bearer` (RFC 6750 section 2.1).
-    pub(crate) bearer: Option<Hidden>,
+    bearer: Option<Hidden>,
     certificate: Option<ClientCertificate>,
 }
 
@@ -28,8 +29,18 @@ impl Showing {
         Some(Self {
             peer: client_of(request)?,
             bearer: bearer(request.headers()),
-            certificate: request.conn_data::<ClientCertificate>().cloned(),
+            certificate: request.conn_data::<ClientCertificate>().filter(|_| is_its_own(request)).cloned(),
         })
+    }
+
+    /// What it permits beside a ticket: `None` where it shows no credential, or only a certificate that
+    /// stands for none.
+    pub(crate) fn beside_ticket(&self, entrance: &Entrance) -> Result<Option<Arc<Grant>>, Unauthorized> {
+        if self.bearer.is_some() {
+            return self.authenticate(None, entrance).map(Some);
+        }
+        let name = self.certificate.as_ref().map(|certificate| certificate.common_name.as_str());
+        Ok(name.and_then(|name| entrance.auth.of_certificate(name)))
     }
 
     /// What it permits, or everybody's rights where no credentials are in use. `token` is one that was
@@ -52,6 +63,12 @@ impl Showing {
             }
         })
     }
+}
+
+/// Whether the connection is the client's own: a proxy's certificate is not that of its clients.
+fn is_its_own(request: &HttpRequest) -> bool {
+    let arrival = request.conn_data::<Rc<Arrival>>().map(|arrival| arrival.peer());
+    arrival == client_of(request)
 }
 
 /// Where there is one such header.

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::networker::entrance::Entrance;
 use crate::reload::reload_all;
 
-/// Reloads everything at each SIGHUP, for ever. Where there is nothing, the signal ends the process,
-/// as it does by itself.
-pub(super) async fn at_hangup(entrance: Arc<Entrance>) {
-    if entrance.reloads.is_empty() {
-        return;
-    }
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return log::error!("SIGHUP cannot be caught: {error}"),
-    };
+/// Catches SIGHUP from now on, where there is something to reload; else it ends the process, as it does
+/// by itself.
+pub(super) fn catch(has_any: bool) -> Option<Signal> {
+    let hangups = has_any.then(|| signal(SignalKind::hangup()))?;
+    hangups.inspect_err(|error| log::error!("SIGHUP cannot be caught: {error}")).ok()
+}
+
+/// Reloads everything at each SIGHUP, for ever.
+pub(super) async fn at_hangup(hangups: Option<Signal>, entrance: Arc<Entrance>) {
+    let Some(mut hangups) = hangups else { return };
     while hangups.recv().await.is_some() {
         log::info!("SIGHUP came");
         let entrance = entrance.clone();

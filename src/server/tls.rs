@@ -9,7 +9,7 @@ mod name;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -53,6 +53,7 @@ fn expected(setting: &str) -> &'static str {
 pub(super) struct Tls {
     files: Files,
     in_force: RwLock<Arc<ServerConfig>>,
+    reloading: Mutex<()>,
 }
 
 struct Files {
@@ -78,11 +79,13 @@ impl Tls {
             client_ca: config.tls_client_ca.clone(),
         };
         let in_force = RwLock::new(Arc::new(files.read()?));
-        Ok(Some(Self { files, in_force }))
+        Ok(Some(Self { files, in_force, reloading: Mutex::default() }))
     }
 
     /// Reads the files again. Where one of them is broken, what was in force stays so.
     pub(super) fn reload(&self) -> Result<(), TlsError> {
+        // One at a time: an older reading must not win over a newer one.
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let read = Arc::new(self.files.read()?);
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = read;
         Ok(())

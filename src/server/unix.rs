@@ -1,11 +1,13 @@
 //! The Unix domain socket: its file, and who may come by it.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::unistd::Uid;
@@ -82,16 +84,38 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
+/// How long another gateway may take to start.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether it has.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Listens at that path. The file that a dead gateway left there is replaced.
 pub(super) fn open(path: &Path, mode: FileMode) -> Result<(UnixListener, SocketFile), UnixError> {
     let failed = |why| UnixError::Failed { path: path.to_owned(), why };
     // Of two gateways that start at once, the second finds the first one alive.
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let lock = File::open(directory.unwrap_or(Path::new("."))).map_err(failed)?;
-    lock.lock().map_err(failed)?;
+    lock_soon(&lock).map_err(failed)?;
     make_way(path)?;
     let opened = make(path, mode).map_err(failed)?;
     Ok(opened)
+}
+
+/// Anybody who may read the directory can lock it: that must not keep the gateway from starting for ever.
+fn lock_soon(directory: &File) -> io::Result<()> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(LOCK_INTERVAL),
+            Err(TryLockError::WouldBlock) => {
+                let message = "its directory is locked by another process, for 5 s";
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, message));
+            }
+        }
+    }
 }
 
 /// Sees to it that nothing is at that path.

@@ -68,7 +68,7 @@ fn the_audit_and_the_log_tell_the_clients_address() {
 
 #[test]
 fn a_ticket_by_address_is_the_clients() {
-    let gateway = Gateway::start(&[TRUSTED]);
+    let gateway = Gateway::start(&[TRUSTED, "--expose-without-credentials"]);
     let json = ["Content-Type: application/json", "X-Forwarded-For: 203.0.113.7"];
     let identify = json!({"s": "a", "t": "gateway:opcode", "d": {"opcode": 0}}).to_string();
     assert_eq!(gateway.http("POST", "/gateway", &json, &identify).0, 200);
@@ -85,7 +85,7 @@ fn a_ticket_by_address_is_the_clients() {
 
 #[test]
 fn what_a_trusted_proxy_says_must_be_understood() {
-    let (trusting, alone) = (Gateway::start(&[TRUSTED]), Gateway::start(&[]));
+    let (trusting, alone) = (Gateway::start(&[TRUSTED, "--expose-without-credentials"]), Gateway::start(&[]));
     for headers in [
         &["X-Forwarded-For: nobody"][..],
         &["X-Forwarded-For: 203.0.113.7, 10.0.0.300"],
@@ -123,7 +123,8 @@ fn handshake(gateway: &Gateway, headers: &[&str]) -> u16 {
 
 #[test]
 fn a_page_is_judged_by_the_name_and_the_scheme_that_its_browser_used() {
-    let gateway = Gateway::start(&[TRUSTED, "--allowed-hosts=auto,bots.example"]);
+    let gateway =
+        Gateway::start(&[TRUSTED, "--expose-without-credentials", "--allowed-hosts=auto,bots.example"]);
     let https =
         ["X-Forwarded-Host: bots.example", "X-Forwarded-Proto: https", "X-Forwarded-For: 203.0.113.7"];
     let standard = ["Forwarded: for=203.0.113.7;host=bots.example;proto=https"];

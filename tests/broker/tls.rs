@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio_rustls::rustls::ClientConfig;
 
-use crate::support::{Authority, Gateway, PATIENCE, Pair, Wire, eventually};
+use crate::support::{Authority, Gateway, PATIENCE, Pair, Service, Wire, eventually};
 
 /// A gateway with that certificate, to which everything is said over TLS.
 fn start(pair: &Pair, client: Arc<ClientConfig>, flags: &[&str]) -> Gateway {
@@ -198,6 +198,44 @@ fn a_client_certificate_identifies_the_credential_that_is_called_as_it_is() {
         assert_eq!(gateway.http("GET", "/metrics", &[], "").0, 401);
         reject(&gateway, "shard-1", "unauthorized");
     }
+}
+
+#[test]
+fn a_ticket_is_not_for_who_shows_another_credentials_certificate() {
+    let authority = Authority::new();
+    let credentials = authority.path("credentials.toml");
+    let entry = |id: &str| format!("[[credential]]\nid = \"{id}\"\nnames = [\"*\"]\n");
+    fs::write(&credentials, entry("owner") + &entry("thief")).unwrap();
+    let flags = [
+        format!("--tls-client-ca={}", authority.file().display()),
+        format!("--credentials={}", credentials.display()),
+    ];
+    let flags = flags.each_ref().map(String::as_str);
+    let owner = authority.trusting(Some(&authority.client("owner")));
+    let gateway = start(&authority.server("server"), owner.clone(), &flags);
+    let identify = json!({"s": "a", "t": "gateway:opcode", "d": {"opcode": 0}});
+    let (status, accept) = gateway.post_json("/gateway", &identify.to_string());
+    assert_eq!(status, 200, "{accept}");
+    let path = format!("/gateway?ticket={}", accept["d"]["ticket"].as_str().unwrap());
+    let host = gateway.address().to_string();
+    let open = |client: &Arc<ClientConfig>| {
+        let wire = Wire::tls(gateway.address(), client).unwrap();
+        Service::try_open_over(wire, &host, &path, "").unwrap()
+    };
+    open(&authority.trusting(Some(&authority.client("thief")))).expect_reject("unauthorized");
+    // One that stands for no entry shows nothing.
+    assert_eq!(open(&authority.trusting(Some(&authority.client("unknown")))).expect_op(1)["service"], "a");
+}
+
+#[test]
+fn a_page_of_the_gateways_own_host_came_by_https() {
+    let authority = Authority::new();
+    let gateway = start(&authority.server("server"), authority.trusting(None), &[]);
+    let status = |scheme: &str| {
+        let origin = format!("Origin: {scheme}://{}", gateway.address());
+        gateway.http("GET", "/healthz", &[&origin], "").0
+    };
+    assert_eq!((status("https"), status("http")), (200, 403));
 }
 
 #[test]

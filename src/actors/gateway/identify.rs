@@ -156,16 +156,7 @@ impl Gateway {
         let Applicant { name, identify, grant, .. } = &applicant;
         let claim = Claim { name, session: identify.session.as_ref().map(Hidden::reveal), address, grant };
         let now = Instant::now();
-        let mut checked = self.registry.check(claim, has_hung_up, now);
-        if matches!(checked, Ok(Finds::HungUp)) && self.hear_of_end(name) {
-            checked = self.registry.check(claim, has_hung_up, now);
-        }
-        if checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity)
-            && self.forget_idle_sessions()
-        {
-            checked = self.registry.check(claim, has_hung_up, now);
-        }
-        match checked {
+        match self.look(claim, now) {
             Ok(finds) => self.accept(applicant, finds, link, arbiter, context).map_err(Refusal::Reject),
             Err(reject) => {
                 log::info!("{} was rejected: {}", applicant.name, reject.code.as_str());
@@ -176,6 +167,16 @@ impl Gateway {
                 Err(if is_taken { taken(reject) } else { Refusal::Reject(reject) })
             }
         }
+    }
+
+    /// What the claim would find, after what may be done for it: an end that is on its way is heard, and
+    /// places are made.
+    fn look(&mut self, claim: Claim<'_>, now: Instant) -> Result<Finds, Reject> {
+        let checked = self.registry.check(claim, has_hung_up, now);
+        let is_over_capacity = checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity);
+        let is_done = (matches!(checked, Ok(Finds::HungUp)) && self.hear_of_end(claim.name))
+            || (is_over_capacity && self.forget_idle_sessions());
+        if is_done { self.registry.check(claim, has_hung_up, now) } else { checked }
     }
 
     /// Ends sessions that have been away for longest, of those that hold neither messages nor shards:
@@ -406,7 +407,7 @@ impl Gateway {
         }
         let session = identify.session.as_ref().map(Hidden::reveal);
         let claim = Claim { name: &name, session, address, grant: &grant };
-        let finds = self.registry.check(claim, has_hung_up, now)?;
+        let finds = self.look(claim, now)?;
         self.registry.check_tickets(claim, now)?;
         let (ticket, session) = (random_secret()?, random_secret()?);
         let shown = Ticket {

@@ -70,9 +70,12 @@ impl Connection {
                 self.entrance.may_be(&grant, name).map_err(Refusal::Reject)?;
                 Ok(Some(grant))
             }
-            By::Ticket(_) if self.showing.bearer.is_none() => Ok(None),
+            By::Ticket(_) => {
+                let grant = self.showing.beside_ticket(&self.entrance);
+                grant.map_err(|refused| Refusal::Reject(unauthorized(refused.retry_after)))
+            }
             By::Name(_) if self.entrance.auth.is_in_use() => Err(Refusal::NotIdentified),
-            By::Ticket(_) | By::Name(_) => check(None).map(Some),
+            By::Name(_) => check(None).map(Some),
         }
     }
 
