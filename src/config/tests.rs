@@ -187,7 +187,7 @@ fn what_config_prints_loads_as_the_same_settings() {
     let loaded = given.loaded();
     let printed = loaded.to_toml();
     assert_eq!(file(&printed).loaded().config, loaded.config, "{printed}");
-    assert_eq!(printed.lines().count(), SETTINGS.len() + 1, "one line for each, and a warning\n{printed}");
+    assert_eq!(printed.lines().count(), SETTINGS.len() + 2, "one line for each, and two warnings\n{printed}");
 }
 
 #[test]

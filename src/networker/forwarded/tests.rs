@@ -7,7 +7,11 @@ use crate::config::{Config, Sources};
 const PROXY: &str = "10.0.0.1";
 
 static TRUSTED: LazyLock<TrustedProxies> = LazyLock::new(|| {
-    let flags = [("trusted_proxies", "10.0.0.0/8,fd00::/8".to_owned()), ("data_dir", "none".to_owned())];
+    let flags = [
+        ("trusted_proxies", "10.0.0.0/8,fd00::/8".to_owned()),
+        ("expose_without_credentials", "true".to_owned()),
+        ("data_dir", "none".to_owned()),
+    ];
     let read_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
     let sources = Sources { flags: flags.into(), file: None, variables: Vec::new(), read_file: &read_file };
     Config::load(sources).unwrap().config.trusted_proxies
