@@ -12,6 +12,7 @@ mod identify;
 mod operate;
 mod services;
 mod stop;
+mod tickets;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 pub use self::credentials::CredentialsChanged;
 pub use self::ends::{ConnectionEnded, GiveUp, WindowElapsed};
 pub use self::identify::{
-    By, Confirm, FirstMessage, Identified, Identify, PostIdentify, Refusal, SECOND_LOOK, unauthorized,
+    By, Confirm, FirstMessage, Identified, Identify, Refusal, SECOND_LOOK, unauthorized,
 };
 pub use self::operate::{
     ListServices, OperateShards, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService,
@@ -32,6 +33,7 @@ pub use self::operate::{
 };
 pub use self::services::{DiscordAnswered, ServiceRequest};
 pub use self::stop::Drain;
+pub use self::tickets::PostIdentify;
 use super::client_session::{ClientSession, Order};
 use super::link::Link;
 use super::shard_allocator::{self, Restored, ShardAllocator, ShardInput};

@@ -18,7 +18,7 @@ use crate::protocol::op::{self, Accept, Hidden, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
 use crate::state::grant::{Grant, Ops};
 use crate::state::peer::Peer;
-use crate::state::registry::{Claim, Finds, Known, Redeemed, TICKET_LIFE, Taken};
+use crate::state::registry::{Claim, Finds, Known, Redeemed, Taken};
 use crate::state::route::Route;
 use crate::state::secret::Secret;
 use crate::state::shards::Input;
@@ -171,7 +171,7 @@ impl Gateway {
 
     /// What the claim would find, after what may be done for it: an end that is on its way is heard, and
     /// places are made.
-    fn look(&mut self, claim: Claim<'_>, now: Instant) -> Result<Finds, Reject> {
+    pub(super) fn look(&mut self, claim: Claim<'_>, now: Instant) -> Result<Finds, Reject> {
         let checked = self.registry.check(claim, has_hung_up, now);
         let is_over_capacity = checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity);
         let is_done = (matches!(checked, Ok(Finds::HungUp)) && self.hear_of_end(claim.name))
@@ -345,7 +345,13 @@ impl Gateway {
         self.tell_all_presences(name);
     }
 
-    fn acceptance(&self, name: &Name, secret: &Secret, resumed: bool, ticket: Option<Ticket>) -> Accept {
+    pub(super) fn acceptance(
+        &self,
+        name: &Name,
+        secret: &Secret,
+        resumed: bool,
+        ticket: Option<Ticket>,
+    ) -> Accept {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Accept {
             service: name.clone(),
@@ -367,57 +373,17 @@ fn has_hung_up(handle: &Handle) -> bool {
 }
 
 /// The answer to an IDENTIFY that made the gateway panic.
-fn failed() -> Reject {
+pub(super) fn failed() -> Reject {
     let message = "the gateway failed at this message".to_owned();
     Reject { code: RejectCode::AtCapacity, message, retry_after_ms: Some(1000) }
 }
 
-fn random_secret() -> Result<Secret, Reject> {
+pub(super) fn random_secret() -> Result<Secret, Reject> {
     Secret::random().map_err(|error| {
         log::error!("the operating system gives no randomness: {error}");
         let message = "the gateway has no randomness for a session".to_owned();
         Reject { code: RejectCode::AtCapacity, message, retry_after_ms: Some(1000) }
     })
-}
-
-/// IDENTIFY by HTTP: asks for a ticket.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "Result<Accept, Reject>")]
-pub struct PostIdentify {
-    pub name: Name,
-    pub identify: op::Identify,
-    pub grant: Arc<Grant>,
-    pub address: Peer,
-}
-
-impl Handler<PostIdentify> for Gateway {
-    type Result = Result<Accept, Reject>;
-
-    fn handle(&mut self, message: PostIdentify, context: &mut Self::Context) -> Self::Result {
-        self.guarded(context, |gateway, _| gateway.hold_name(message)).unwrap_or_else(|| Err(failed()))
-    }
-}
-
-impl Gateway {
-    fn hold_name(&mut self, message: PostIdentify) -> Result<Accept, Reject> {
-        let now = Instant::now();
-        let PostIdentify { name, identify, grant, address } = message;
-        if !self.auth.stands(&grant) {
-            return Err(unauthorized(None));
-        }
-        let session = identify.session.as_ref().map(Hidden::reveal);
-        let claim = Claim { name: &name, session, address, grant: &grant };
-        let finds = self.look(claim, now)?;
-        self.registry.check_tickets(claim, now)?;
-        let (ticket, session) = (random_secret()?, random_secret()?);
-        let shown = Ticket {
-            ticket: ticket.reveal().to_owned(),
-            ticket_expires_ms: u64::try_from(TICKET_LIFE.as_millis()).unwrap_or(u64::MAX),
-        };
-        let accept = self.acceptance(&name, &session, finds != Finds::Nothing, Some(shown));
-        self.registry.hold_name(claim, identify.clone(), ticket, session, now);
-        Ok(accept)
-    }
 }
 
 /// The first message after ACCEPT came: the service has its new secret.
