@@ -4,6 +4,7 @@
 //! | module | what it answers |
 //! |---|---|
 //! | [`guard`] | nothing: it refuses what a web page could have sent, before anything else |
+//! | [`cors`] | nothing: it lets pages of listed origins read answers |
 //! | [`permission`] | nothing: it refuses what a credential does not permit |
 //! | [`identify`] | `POST /gateway` |
 //! | [`services`] | `/api/v1/services` |
@@ -17,6 +18,7 @@
 
 mod accounting;
 mod body;
+mod cors;
 pub(crate) mod guard;
 mod health;
 mod identify;

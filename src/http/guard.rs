@@ -5,8 +5,7 @@
 //! cross-site WebSocket hijacking; DNS rebinding.) Every host that a request names has to be an
 //! allowed one: by that other name, a page could also write what a trusted proxy would.
 //!
-//! No `Access-Control-…` header is ever sent: what a page of another host may do is to open the
-//! WebSocket, where its origin is allowed.
+//! A page of another host whose origin is listed may do all that its token permits ([`cors`]).
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use actix_web::web::Data;
 use actix_web::{Error, HttpMessage, HttpRequest, HttpResponse};
 
 use super::body::error;
+use super::cors;
 use crate::config::{AllowedHosts, AllowedOrigins, Config, Host, TrustedProxies, WebOrigin};
 use crate::networker::client::Client;
 use crate::networker::entrance::{Arrival, Entrance};
@@ -54,8 +54,8 @@ impl Hosts {
         }
     }
 
-    /// Who asks, if it may.
-    fn check(&self, request: &HttpRequest) -> Result<Client, Refusal> {
+    /// Who asks, if it may, and the page of another host by which it does.
+    fn check(&self, request: &HttpRequest) -> Result<(Client, Option<WebOrigin>), Refusal> {
         let client = Client::of(request, &self.proxies).map_err(Refusal::Malformed)?;
         // No browser reaches the Unix domain socket, and there is no other name for it.
         let is_local = |host: &Host| client.is_local_user() && host.is_loopback();
@@ -76,7 +76,10 @@ impl Hosts {
                      trusted_proxies)"
                 )))
             }
-            _ => Ok(client),
+            origin => {
+                let foreign = origin.filter(|origin| *origin != client.own_origin);
+                Ok((client, foreign))
+            }
         }
     }
 }
@@ -93,14 +96,23 @@ pub(crate) async fn guard(
         return Ok(request.into_response(error(503, "unavailable", message)));
     };
     arrival.asked();
-    match hosts.check(request.request()) {
-        Ok(client) => drop(request.extensions_mut().insert(client)),
+    let (client, page) = match hosts.check(request.request()) {
+        Ok(admitted) => admitted,
         Err(refusal) => {
             let response = refused(&refusal, &entrance);
             return Ok(request.into_response(response));
         }
+    };
+    request.extensions_mut().insert(client);
+    let is_preflight = page.is_some() && cors::is_preflight(request.method(), request.headers());
+    let mut response = if is_preflight {
+        request.into_response(cors::preflight())
+    } else {
+        next.call(request).await?.map_into_boxed_body()
+    };
+    if let Some(page) = page {
+        cors::allow(&page, response.headers_mut());
     }
-    let response = next.call(request).await?.map_into_boxed_body();
     if response.status() != StatusCode::SWITCHING_PROTOCOLS
         && let Some(arrival) = response.request().conn_data::<Rc<Arrival>>()
     {

@@ -171,9 +171,36 @@ fn a_listed_origin_may_open_the_websocket_and_an_unlisted_host_may_not_be_asked(
 }
 
 #[test]
-fn no_answer_lets_other_pages_read_it_and_no_cookie_is_a_credential() {
-    let origin = "Origin: https://bots.example";
+fn a_page_of_a_listed_origin_may_read_what_its_token_permits() {
     let guarded = Guarded::start(&operator(), &["--allowed-origins=https://bots.example"]);
+    let (page, token) = ("Origin: https://bots.example", bearer("the-operators-token"));
+    let ask = |method: &str, headers: &[&str]| {
+        let answer = guarded.gateway.http_raw(method, "/api/v1/services", headers, "").to_lowercase();
+        let (head, _) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), head.to_owned())
+    };
+    let preflight =
+        [page, "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization"];
+    for (method, headers, expected) in
+        [("OPTIONS", &preflight[..], 204), ("GET", &[page, &token], 200), ("GET", &[page], 401)]
+    {
+        let (status, head) = ask(method, headers);
+        assert_eq!(status, expected, "{head}");
+        assert!(head.contains("access-control-allow-origin: https://bots.example\r\n"), "{head}");
+        assert!(head.contains("vary: origin") && !head.contains("allow-credentials"), "{head}");
+        assert_eq!(head.contains("access-control-allow-headers: authorization"), status == 204, "{head}");
+    }
+    // What is no preflight is what it always was, and other pages learn nothing.
+    assert_eq!(ask("OPTIONS", &[page, &token]).0, 405);
+    let (status, head) = ask("GET", &["Origin: https://evil.example", &token]);
+    assert!(status == 403 && !head.contains("access-control-"), "{head}");
+    assert!(!ask("GET", &[&token]).1.contains("access-control-"));
+}
+
+#[test]
+fn by_default_no_answer_lets_other_pages_read_it_and_no_cookie_is_a_credential() {
+    let origin = "Origin: https://bots.example";
+    let guarded = Guarded::start(&operator(), &[]);
     let token = bearer("the-operators-token");
     let preflight =
         [origin, "Access-Control-Request-Method: GET", "Access-Control-Request-Headers: authorization"];
