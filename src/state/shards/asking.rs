@@ -48,7 +48,6 @@ impl<R: Clone> ShardPool<R> {
             }
         };
         let ask = self.ask(service, request, wants, connect.needs_permit());
-        self.check_return(&ask, now, actions);
         match ask.wants.shard() {
             // It stands as it is: nothing is granted, so that nothing can hold it back.
             Some(shard) if !ask.permit && self.holds(&ask.service, shard) => {

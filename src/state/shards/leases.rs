@@ -23,9 +23,6 @@ pub(super) enum End {
     Left,
     /// The holder is gone, and may not have noticed before that time.
     Vanished { noticed_ms: u64 },
-    /// The holder asked for one permit after the other: the id is held back until then, and the holder
-    /// may not have noticed before.
-    Looping { until_ms: u64, noticed_ms: u64 },
     /// The gateway took it, and the holder may not have noticed before that time.
     Taken { noticed_ms: u64 },
 }
@@ -195,7 +192,6 @@ impl<R: Clone> ShardPool<R> {
                 (self.note_death(None, shard, *noticed_ms, now, actions), Some(*noticed_ms))
             }
             End::Taken { noticed_ms } => (None, Some(*noticed_ms)),
-            End::Looping { until_ms, noticed_ms } => (Some(*until_ms), Some(*noticed_ms)),
             End::Left => (None, None),
         };
         let noticed_ms = noticed.unwrap_or(now);
@@ -212,28 +208,6 @@ impl<R: Clone> ShardPool<R> {
         self.queue.disown(shard, &self.pacing);
         self.reconsider(shard);
         actions.push(Action::Holder { shard, holder: None });
-    }
-
-    /// Takes an id from a holder whose shard dies as often as it gets a permit, without a SHARD_DEATH; the
-    /// request waits then like any other.
-    ///
-    /// A claim with a fresh permit says that the shard did not live, but only from a service that has
-    /// claimed the id on this very connection, and has had its permit. One that comes back after it lost
-    /// the gateway may have a shard that lives, whatever it asks for.
-    pub(super) fn check_return(&mut self, ask: &Ask<R>, now: u64, actions: &mut Vec<Action<R>>) {
-        let died = ask.wants.shard().filter(|shard| {
-            let is_claimed = !ask.returns && self.holds(&ask.service, *shard);
-            ask.permit && is_claimed && !self.queue.waits_for(&ask.service, *shard)
-        });
-        let Some(shard) = died else { return };
-        // It may not know SHARD_REVOKE, and be connected to Discord with the permit before.
-        let noticed_ms = self.noticed_ms(now);
-        let Some(until_ms) = self.note_death(None, shard, noticed_ms, now, actions) else { return };
-        self.end(shard, End::Looping { until_ms, noticed_ms }, now, actions);
-        let Shard { shard_count, shard_id } = shard;
-        let reason = "this service asked for one permit after the other for it".to_owned();
-        let revoke = op::ShardRevoke { shard_id, shard_count, reason };
-        actions.push(Action::Revoke { service: ask.service.clone(), revoke });
     }
 
     /// Counts a death of an id that is not granted before `noticed_ms` anyway; until when it is held back
