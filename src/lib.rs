@@ -17,7 +17,8 @@
 //! [`Gateway`](actors::gateway) is the control plane: it decides who is who, and no proxied message
 //! passes through it. A [`ClientSession`](actors::client_session) *is* a service, as the others see
 //! it; it outlives its [`Connection`](networker::websocket)s. The rules themselves are plain structs
-//! in [`state`], which the actors drive. What Discord allows comes from [`discord`].
+//! in [`state`], which the actors drive. What Discord allows comes from [`discord`], and who may come in
+//! from [`auth`].
 //!
 //! # The path of one message
 //!
