@@ -269,7 +269,7 @@ fn an_error_says_what_was_expected_and_what_came() {
 }
 
 /// Keys and values of a message, in a random order, with random white space.
-fn message(choices: &mut Choices<'_>) -> (String, String) {
+pub(super) fn message(choices: &mut Choices<'_>) -> (String, String) {
     let mut data = String::new();
     json(choices, 7, &mut data);
     let topic = ["gateway-proxy:b:c", "gateway:opcode", "", r"\u0067ateway"][choices.below(4)];
@@ -293,7 +293,7 @@ fn message(choices: &mut Choices<'_>) -> (String, String) {
 /// What a mutation puts in: what means something in JSON, and a few bytes that do not.
 const BYTES: &[u8] = b"{}[]:,\"\"\\/u019-+.eEstdnifalrx \n\t\0\x1f\x7f\xc3\xa9";
 
-fn mutate(text: &str, mutations: &[(u16, u8, u8)]) -> String {
+pub(super) fn mutate(text: &str, mutations: &[(u16, u8, u8)]) -> String {
     let mut bytes = text.as_bytes().to_vec();
     for (place, kind, byte) in mutations {
         let at = usize::from(*place) % (bytes.len() + 1);

@@ -1,0 +1,311 @@
+//! A message token by token: the reference, which runs on every machine and says what is wrong.
+//!
+//! `Scanner` goes from token to token with one bit for each open bracket, never recursing. What is
+//! dear in that is to find where strings end: their lengths can't be predicted. So [`Strings`] looks
+//! at 64 bytes at once. Nothing is allocated, except for one bit a level beyond 64 levels of nesting.
+
+use super::fields::Fields;
+use super::malformed::{bad_string, unexpected};
+use super::strings::Strings;
+use super::{Limits, Malformed};
+use crate::protocol::envelope::Envelope;
+
+/// Checks a message and finds its parts.
+pub(super) fn scan(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
+    Scanner {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+        strings: Strings::default(),
+        nesting: Nesting::new(limits.max_depth),
+    }
+    .message()
+}
+
+struct Scanner<'a> {
+    text: &'a str,
+    bytes: &'a [u8],
+    /// What has been looked at: all before this.
+    at: usize,
+    strings: Strings,
+    nesting: Nesting,
+}
+
+// Each call that is not inlined would keep the scanner in memory, which costs an eighth.
+#[allow(clippy::inline_always, reason = "measured")]
+impl<'a> Scanner<'a> {
+    fn message(mut self) -> Result<Envelope<'a>, Malformed> {
+        let mut fields = Fields::default();
+        self.expect(b'{', "an object")?;
+        self.nesting.push(OBJECT, 0)?;
+        if !self.take(b'}') {
+            loop {
+                self.field(&mut fields)?;
+                if self.take(b'}') {
+                    break;
+                }
+                self.expect(b',', "`,` or `}`")?;
+            }
+        }
+        self.token();
+        if self.at < self.bytes.len() {
+            return Err(self.unexpected("the end of the message"));
+        }
+        fields.envelope(self.text)
+    }
+
+    /// One key and value of the message's object.
+    #[inline(always)]
+    fn field(&mut self, fields: &mut Fields<'a>) -> Result<(), Malformed> {
+        self.expect(b'"', "a key in quotes")?;
+        let start = self.at;
+        self.string()?;
+        let key = &self.text[start..self.at - 1];
+        self.expect(b':', "`:`")?;
+        self.token();
+        let start = self.at;
+        self.value()?;
+        fields.add(key, &self.text[start..self.at], start)
+    }
+
+    /// A value and all that is in it.
+    #[inline(always)]
+    fn value(&mut self) -> Result<(), Malformed> {
+        let floor = self.nesting.depth;
+        loop {
+            match self.byte() {
+                b' ' | b'\n' | b'\r' | b'\t' => {
+                    self.after_white_space();
+                    continue;
+                }
+                b'"' => {
+                    self.at += 1;
+                    self.string()?;
+                }
+                b'{' => {
+                    self.nesting.push(OBJECT, self.at)?;
+                    self.at += 1;
+                    if !self.take(b'}') {
+                        self.key()?;
+                        continue;
+                    }
+                    self.nesting.pop();
+                }
+                b'[' => {
+                    self.nesting.push(ARRAY, self.at)?;
+                    self.at += 1;
+                    if !self.take(b']') {
+                        continue;
+                    }
+                    self.nesting.pop();
+                }
+                b'-' | b'0'..=b'9' => self.number()?,
+                b't' => self.literal(b"true")?,
+                b'f' => self.literal(b"false")?,
+                b'n' => self.literal(b"null")?,
+                _ => return Err(self.unexpected("a value")),
+            }
+            if self.after_value(floor)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Closes what ends after a value, then goes on to the next one. True: nothing is open above
+    /// the floor any more.
+    #[inline(always)]
+    fn after_value(&mut self, floor: u32) -> Result<bool, Malformed> {
+        while self.nesting.depth != floor {
+            let in_object = self.nesting.in_object();
+            if self.take(b',') {
+                if in_object {
+                    self.key()?;
+                }
+                return Ok(false);
+            }
+            if in_object {
+                self.expect(b'}', "`,` or `}`")?;
+            } else {
+                self.expect(b']', "`,` or `]`")?;
+            }
+            self.nesting.pop();
+        }
+        Ok(true)
+    }
+
+    /// A key and its colon.
+    #[inline(always)]
+    fn key(&mut self) -> Result<(), Malformed> {
+        self.expect(b'"', "a key in quotes")?;
+        self.string()?;
+        self.expect(b':', "`:`")
+    }
+
+    /// The rest of a string whose opening quote has been read.
+    #[inline(always)]
+    fn string(&mut self) -> Result<(), Malformed> {
+        loop {
+            self.at = self.strings.next_special(self.bytes, self.at);
+            match self.byte() {
+                b'"' => {
+                    self.at += 1;
+                    return Ok(());
+                }
+                b'\\' => self.escape()?,
+                _ => return Err(self.bad_string()),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn escape(&mut self) -> Result<(), Malformed> {
+        let escape = &self.bytes[self.at..];
+        self.at += match escape.get(1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+            Some(b'u') if is_hex(escape.get(2..6)) => 6,
+            _ => return Err(Malformed::Escape { at: self.at }),
+        };
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn literal(&mut self, literal: &'static [u8]) -> Result<(), Malformed> {
+        if !self.bytes[self.at..].starts_with(literal) {
+            return Err(self.unexpected("a value"));
+        }
+        self.at += literal.len();
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn number(&mut self) -> Result<(), Malformed> {
+        self.at += usize::from(self.byte() == b'-');
+        if self.byte() == b'0' {
+            self.at += 1;
+        } else {
+            self.digits()?;
+        }
+        if self.byte() == b'.' {
+            self.at += 1;
+            self.digits()?;
+        }
+        if matches!(self.byte(), b'e' | b'E') {
+            self.at += 1;
+            self.at += usize::from(matches!(self.byte(), b'+' | b'-'));
+            self.digits()?;
+        }
+        Ok(())
+    }
+
+    /// At least one digit.
+    #[inline(always)]
+    fn digits(&mut self) -> Result<(), Malformed> {
+        let start = self.at;
+        while self.byte().is_ascii_digit() {
+            self.at += 1;
+        }
+        if self.at == start { Err(self.unexpected("a digit")) } else { Ok(()) }
+    }
+
+    /// The next byte that is not white space, which is not yet taken. [`END`] at the end.
+    #[inline(always)]
+    fn token(&mut self) -> u8 {
+        let byte = self.byte();
+        if byte <= b' ' { self.after_white_space() } else { byte }
+    }
+
+    /// Out of the way: most JSON on the wire has no white space.
+    #[inline(always)]
+    fn after_white_space(&mut self) -> u8 {
+        while matches!(self.byte(), b' ' | b'\n' | b'\r' | b'\t') {
+            self.at += 1;
+        }
+        self.byte()
+    }
+
+    /// Whether the next token is this one, which is then taken.
+    #[inline(always)]
+    fn take(&mut self, byte: u8) -> bool {
+        let taken = self.byte() == byte || self.token() == byte;
+        self.at += usize::from(taken);
+        taken
+    }
+
+    #[inline(always)]
+    fn expect(&mut self, byte: u8, expected: &'static str) -> Result<(), Malformed> {
+        if self.take(byte) { Ok(()) } else { Err(self.unexpected(expected)) }
+    }
+
+    /// The next byte, [`END`] at the end.
+    #[inline(always)]
+    fn byte(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(END)
+    }
+
+    fn unexpected(&self, expected: &'static str) -> Malformed {
+        unexpected(self.text, self.at, expected)
+    }
+
+    fn bad_string(&self) -> Malformed {
+        bad_string(self.text, self.at)
+    }
+}
+
+/// Stands for the byte beyond the last. As a byte of the text it is allowed nowhere either.
+const END: u8 = 0;
+
+fn is_hex(digits: Option<&[u8]>) -> bool {
+    digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+}
+
+const OBJECT: u64 = 1;
+const ARRAY: u64 = 0;
+
+/// What is open: one bit a level, the innermost lowest. The first 64 levels need no memory.
+struct Nesting {
+    depth: u32,
+    max_depth: u32,
+    innermost: u64,
+    outer: Vec<u64>,
+}
+
+impl Nesting {
+    fn new(max_depth: u32) -> Self {
+        Self { depth: 0, max_depth, innermost: 0, outer: Vec::new() }
+    }
+
+    #[inline]
+    fn push(&mut self, kind: u64, at: usize) -> Result<(), Malformed> {
+        if self.depth >= self.max_depth {
+            return Err(Malformed::TooDeep { max_depth: self.max_depth, at });
+        }
+        if self.depth.is_multiple_of(u64::BITS) {
+            self.spill();
+        }
+        self.innermost = self.innermost << 1 | kind;
+        self.depth += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        self.innermost >>= 1;
+        self.depth -= 1;
+        if self.depth.is_multiple_of(u64::BITS) {
+            self.innermost = self.outer.pop().unwrap_or(0);
+        }
+    }
+
+    /// Makes room for 64 levels more.
+    #[cold]
+    fn spill(&mut self) {
+        if self.depth > 0 {
+            self.outer.push(self.innermost);
+        }
+    }
+
+    #[inline]
+    fn in_object(&self) -> bool {
+        self.innermost & 1 == OBJECT
+    }
+}
