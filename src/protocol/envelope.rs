@@ -118,7 +118,7 @@ fn first_unicode_escape(raw: &str) -> (char, usize) {
 }
 
 /// One message: its text, and where the parts stand that the gateway reads.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Envelope<'a> {
     pub(super) text: &'a str,
     pub(super) source: JsonString<'a>,

@@ -107,15 +107,24 @@ pub fn unmask_into(out: &mut Vec<u8>, masked: &[u8], mask: [u8; 4], offset: usiz
     let mut mask = mask;
     mask.rotate_left(offset % 4);
     let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
-    let start = out.len();
-    out.extend_from_slice(masked);
-    let (words, rest) = out[start..].as_chunks_mut::<8>();
-    for word in words {
-        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+    out.reserve(masked.len());
+    // A block at a time, which stays in registers between reading and writing.
+    let (blocks, rest) = masked.as_chunks::<64>();
+    for block in blocks {
+        out.extend_from_slice(&unmasked(block, wide));
     }
-    for (byte, key) in rest.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= key;
+    let mut last = [0; 64];
+    last[..rest.len()].copy_from_slice(rest);
+    out.extend_from_slice(&unmasked(&last, wide)[..rest.len()]);
+}
+
+#[inline]
+fn unmasked(block: &[u8; 64], mask: u64) -> [u8; 64] {
+    let mut block = *block;
+    for word in block.as_chunks_mut::<8>().0 {
+        *word = (u64::from_ne_bytes(*word) ^ mask).to_ne_bytes();
     }
+    block
 }
 
 /// Writes the header of a server's text frame.

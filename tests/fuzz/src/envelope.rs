@@ -1,4 +1,5 @@
-//! The envelope parser: what passes, what is found and what is cut is what `serde_json` says.
+//! The envelope parser: what passes, what is found and what is cut is what `serde_json` says, and the
+//! scan that the machine's instructions allow says the same as the one by tokens.
 //!
 //! Input: one byte for `max_depth`, then the message. What is not UTF-8 is left off, as the
 //! connection checks that before.
@@ -7,7 +8,7 @@ use gateway::protocol::envelope::{Envelope, Route};
 use gateway::protocol::error::ErrorCode;
 use gateway::protocol::name::{Name, ShardId};
 use gateway::protocol::op::{Hidden, OpError, ServiceOp};
-use gateway::protocol::scan::{Limits, scan};
+use gateway::protocol::scan::{Limits, scan, scan_by_tokens};
 use gateway::protocol::target::Target;
 use serde_json::Value;
 
@@ -21,7 +22,9 @@ pub fn run(input: &[u8]) {
     let text = text.utf8_chunks().next().map_or("", |chunk| chunk.valid());
     let max_depth = 1 + u32::from(*max_depth);
     let expected = Message::parse(text, max_depth);
-    match (scan(text, Limits { max_depth }), expected) {
+    let found = scan(text, Limits { max_depth });
+    assert_eq!(found, scan_by_tokens(text, Limits { max_depth }), "in {text:?}");
+    match (found, expected) {
         (Ok(envelope), Some(expected)) => check(&envelope, &expected),
         (Err(malformed), None) => {
             let told = malformed.to_string();

@@ -89,6 +89,6 @@ proptest! {
     ) {
         let text = mutate(&message(&mut Choices(&choices)).0, &mutations);
         let by_tokens = scan_by_tokens(&text, Limits { max_depth }).ok();
-        prop_assert_eq!(format!("{:?}", scan_here(&text, max_depth)), format!("{by_tokens:?}"), "{:?}", text);
+        prop_assert_eq!(scan_here(&text, max_depth), by_tokens, "{:?}", text);
     }
 }
