@@ -3,33 +3,42 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`command`] | what was typed, and the exit code |
-//! | [`mod@pairs`] | pairs of services, one sending to the other as fast as it takes them |
+//! | [`traffic`] | pairs, fan-in, latency: messages as fast as they go, or at a fixed rate |
+//! | [`mod@idle`], [`mod@reconnect`] | connections that do nothing; connections that are cut and come back |
 //! | [`mod@soak`] | hundreds of services, coming and going for a long time |
-//! | [`checker`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
-//! | [`spawned`], [`process`], [`http`] | a gateway of one's own; what its process uses; what it tells |
-//! | [`slope`] | whether something grows |
+//! | [`load`] | the services of all of these but the soak |
+//! | [`checker`], [`sequence`], [`deliveries`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
+//! | [`gateway`], [`spawned`], [`process`], [`http`] | the gateway, maybe one of one's own; what its process uses; what it tells |
+//! | [`report`], [`progress`], [`slope`] | figures; how far a run is; whether something grows |
 //!
-//! Not for absolute peaks: load and check run in this process and share the machine with the
-//! gateway. The gateway's CPU time for each message is the figure to compare.
+//! Not for absolute peaks: load and check run on the same machine and share its cores with the
+//! gateway. The gateway's CPU time for each message is the figure to compare. What the load takes itself
+//! is told beside it, and whether it was the limit.
 
 mod checker;
 mod command;
+mod deliveries;
+mod gateway;
 mod http;
-mod pairs;
+mod idle;
+mod load;
 mod pattern;
 mod process;
+mod progress;
+mod reconnect;
+mod report;
+mod sequence;
 mod slope;
 mod soak;
 mod spawned;
+mod traffic;
 
-pub use self::checker::Faults;
 pub use self::command::run;
-pub use self::pairs::{PairsOptions, PairsReport, pairs};
 pub use self::soak::{Sample, SoakOptions, SoakReport, Subject, soak};
 
 use std::fmt::Display;
 
-use crate::client::{Client, ClientError, Identify, Receiver, Sender};
+use crate::client::ClientError;
 
 /// The run could not be made, or broke off.
 #[derive(Debug, thiserror::Error)]
@@ -59,20 +68,24 @@ pub enum BenchError {
     Client { name: String, error: ClientError },
     #[error("{name}: the connection ended")]
     Ended { name: String },
-    #[error("{name}: the gateway has read nothing more for too long")]
-    Stuck { name: String },
-    #[error("a pair's task panicked: {0}")]
+    #[error("{name}: the connection broke: {reason}")]
+    Broke { name: String, reason: String },
+    #[error("{name}: no WebSocket, but {answer}")]
+    NoWebSocket { name: String, answer: String },
+    #[error("{name}: no socket: {error}")]
+    NoSocket { name: String, error: std::io::Error },
+    #[error("no gateway can be reached at {authority}: {reason}")]
+    Unreachable { authority: String, reason: String },
+    #[error("only {open} of {services} services were connected, and no more came for {seconds} s")]
+    NotConnected { open: u64, services: u64, seconds: u64 },
+    #[error("the limit of open files cannot be raised: {reason}")]
+    DescriptorLimit { reason: nix::Error },
+    #[error("sockets cannot be waited for: {0}")]
+    Poll(nix::Error),
+    #[error("another thread of the load has failed")]
+    Abandoned,
+    #[error("a thread of the load panicked: {0}")]
     Panicked(#[from] tokio::task::JoinError),
-}
-
-async fn connect(url: &str, name: &str) -> Result<(Sender, Receiver), BenchError> {
-    let connected = Client::connect(url, &Identify::named(name)).await;
-    let (client, _) = connected.map_err(|error| failed(name, error))?;
-    Ok(client.split())
-}
-
-fn failed(name: &str, error: ClientError) -> BenchError {
-    BenchError::Client { name: name.to_owned(), error }
 }
 
 fn wrong_option(option: &'static str, expected: impl Into<String>, got: impl Display + Copy) -> BenchError {

@@ -1,12 +1,17 @@
 //! What was typed. What it means is [`crate::config`]'s: the flags of the settings are made from its
 //! table and handed on as text, so that a wrong value reads the same wherever it was given.
 
+mod bench;
 mod token;
 
 use std::{collections::BTreeMap, ffi::OsString, fs, io, path::Path, path::PathBuf, process};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
 
+pub use self::bench::{
+    Bench, BenchFanIn, BenchIdle, BenchLatency, BenchPairs, BenchPlot, BenchReconnect, BenchScaling,
+    BenchSoak, Load, Target,
+};
 pub use self::token::{ApiWord, NewToken, NoToken, OpsWord, new_token};
 use crate::config::{Config, ConfigError, Loaded, SETTINGS, Setting, Sources};
 
@@ -110,69 +115,6 @@ enum Action {
 enum Token {
     /// Make a token, and print it with the entry for the file of credentials, which has only its hash.
     New(NewToken),
-}
-
-/// `gateway bench`
-#[derive(Debug, Clone, PartialEq, Subcommand)]
-pub enum Bench {
-    /// Pairs of services, one sending to the other as fast as it takes them.
-    Pairs(BenchPairs),
-    /// Services that come and go for a long time; every message is checked, and so is what the gateway
-    /// keeps.
-    Soak(BenchSoak),
-}
-
-/// `gateway bench pairs`
-#[derive(Debug, Clone, PartialEq, Eq, Args)]
-pub struct BenchPairs {
-    /// Where the gateway listens.
-    #[arg(long, default_value = "ws://127.0.0.1:7117/gateway")]
-    pub url: String,
-    /// Pairs of a sender and a receiver.
-    #[arg(short = 'P', long, value_name = "PAIRS", default_value_t = 8, value_parser = value_parser!(u32).range(1..))]
-    pub pairs: u32,
-    /// Size of each message's `d`, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub size: usize,
-    /// How long to measure, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = value_parser!(u64).range(1..))]
-    pub seconds: u64,
-    /// Messages in flight for each pair.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 1024, value_parser = value_parser!(u32).range(1..))]
-    pub window: u32,
-    /// The gateway's process id, to report the CPU time it used.
-    #[arg(long)]
-    pub pid: Option<u32>,
-}
-
-/// `gateway bench soak`
-#[derive(Debug, Clone, PartialEq, Args)]
-pub struct BenchSoak {
-    /// Where the gateway listens.
-    #[arg(long, default_value = "ws://127.0.0.1:7117/gateway", conflicts_with = "spawn")]
-    pub url: String,
-    /// The gateway's process id, to see its memory and descriptors. It must have no other services.
-    #[arg(long, required_unless_present = "spawn")]
-    pub pid: Option<u32>,
-    /// Start a gateway for it, with short windows and small mailboxes, and stop it at the end. Its other
-    /// settings can be given by variables.
-    #[arg(long, conflicts_with = "pid")]
-    pub spawn: bool,
-    /// How many services.
-    #[arg(long, default_value_t = 200)]
-    pub services: u32,
-    /// How long, in minutes; fractions will do.
-    #[arg(long, default_value_t = 15.0)]
-    pub minutes: f64,
-    /// Between two lines, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..))]
-    pub interval: u64,
-    /// Messages for each second, of all services together.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 3000.0)]
-    pub rate: f64,
-    /// What every choice is made from [default: another one each time, which is printed]
-    #[arg(long)]
-    pub seed: Option<u64>,
 }
 
 /// The flags that the table of settings makes, as typed.
@@ -364,29 +306,5 @@ mod tests {
     #[test]
     fn the_version_is_the_packages() {
         assert_eq!(help(&["--version"]), concat!("gateway ", env!("CARGO_PKG_VERSION")));
-    }
-
-    #[test]
-    fn the_bench_of_pairs_has_its_defaults() {
-        let Ok(Command::Bench(Bench::Pairs(pairs))) = run(&["bench", "pairs", "-P", "2"], &[]) else {
-            panic!("bench pairs is a command")
-        };
-        let url = "ws://127.0.0.1:7117/gateway".to_owned();
-        assert_eq!(pairs, BenchPairs { url, pairs: 2, size: 256, seconds: 5, window: 1024, pid: None });
-    }
-
-    #[test]
-    fn the_soak_has_its_defaults_and_needs_a_gateway() {
-        let Ok(Command::Bench(Bench::Soak(soak))) = run(&["bench", "soak", "--spawn"], &[]) else {
-            panic!("bench soak is a command")
-        };
-        assert!(soak.spawn && soak.pid.is_none() && soak.seed.is_none());
-        assert_eq!((soak.services, soak.interval), (200, 10));
-        assert!((soak.minutes - 15.0).abs() < f64::EPSILON && (soak.rate - 3000.0).abs() < f64::EPSILON);
-        let error = refused(&["bench", "soak"]);
-        assert!(error.contains("--pid <PID>"), "{error}");
-        let error = refused(&["bench", "soak", "--spawn", "--pid", "1"]);
-        assert!(error.contains("cannot be used with"), "{error}");
-        assert!(refused(&["bench", "soak", "--spawn", "--url", "ws://x/"]).contains("cannot be used with"));
     }
 }

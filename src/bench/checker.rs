@@ -1,155 +1,248 @@
 //! What arrived: each message is compared whole, and counted by what is wrong with it.
 
-use std::collections::BTreeSet;
+use std::fmt;
 use std::ops::AddAssign;
 
+use serde::Serialize;
+
 use super::pattern::Pattern;
-use crate::client::Event;
+use super::sequence::{Arrival, Sequence};
 
-/// Messages that did not end as they should.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Faults {
+/// What became of all messages. `sent` is the sum of `arrived`, `lost`, `refused` and `in_doubt`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Checks {
+    pub(super) sent: u64,
+    /// Each counted once.
+    pub(super) arrived: u64,
     /// Never arrived, and not refused either.
-    pub lost: u64,
-    /// Arrived again.
-    pub duplicated: u64,
+    pub(super) lost: u64,
+    /// Arrived again, without being a redelivery.
+    pub(super) duplicated: u64,
     /// Arrived after one that was sent later.
-    pub reordered: u64,
+    pub(super) reordered: u64,
     /// Not what any sent message should arrive as.
-    pub altered: u64,
+    pub(super) altered: u64,
+    /// Has not the delivery number that it should have.
+    pub(super) misnumbered: u64,
     /// Answered with ERROR.
-    pub refused: u64,
+    pub(super) refused: u64,
+    /// Arrived again after a resume, with the same delivery number: not acknowledged before.
+    pub(super) redelivered: u64,
+    /// Written to a connection that then ended, without a RECEIPT, and never arrived: the gateway may never
+    /// have had it.
+    pub(super) in_doubt: u64,
 }
 
-/// Judges what arrives at one consumer.
-#[derive(Debug)]
-pub(super) struct Checker {
-    expected: Pattern,
-    window: u64,
-    /// One more than the highest number that came.
-    next: u64,
-    /// Numbers below `next` that have not come.
-    missing: BTreeSet<u64>,
-    faults: Faults,
-}
-
-impl Checker {
-    pub(super) fn new(expected: Pattern, window: u64) -> Self {
-        Self { expected, window, next: 0, missing: BTreeSet::new(), faults: Faults::default() }
+impl Checks {
+    /// Whether nothing was wrong.
+    pub(super) fn passed(&self) -> bool {
+        let Self { lost, duplicated, reordered, altered, misnumbered, refused, .. } = *self;
+        lost + duplicated + reordered + altered + misnumbered + refused == 0
     }
+}
 
-    /// Judges one text. `false`: it was an op, not a proxied message.
-    pub(super) fn check(&mut self, text: &str) -> bool {
-        match self.expected.number_of(text) {
-            Some(sequence) => self.arrived(sequence),
-            None if matches!(Event::parse(text), Ok(Event::Op(_))) => return false,
-            None => self.faults.altered += 1,
+impl fmt::Display for Checks {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sent,
+            lost,
+            duplicated,
+            reordered,
+            altered,
+            misnumbered,
+            refused,
+            redelivered,
+            in_doubt,
+            ..
+        } = *self;
+        let verdict = if self.passed() { "ok" } else { "FAILED" };
+        write!(
+            formatter,
+            "{verdict}: {sent} sent, {lost} lost, {duplicated} duplicated, {reordered} reordered, {altered} \
+             altered, {refused} refused"
+        )?;
+        for (count, what) in
+            [(misnumbered, "misnumbered"), (redelivered, "redelivered"), (in_doubt, "in doubt")]
+        {
+            if count > 0 {
+                write!(formatter, ", {count} {what}")?;
+            }
         }
-        true
-    }
-
-    fn arrived(&mut self, sequence: u64) {
-        if sequence == self.next {
-            self.next += 1;
-        } else if self.missing.remove(&sequence) {
-            self.faults.reordered += 1;
-        } else if sequence < self.next {
-            self.faults.duplicated += 1;
-        } else if sequence < self.next + self.window {
-            self.missing.extend(self.next..sequence);
-            self.next = sequence + 1;
-        } else {
-            // No such message can be under way: its digits were altered.
-            self.faults.altered += 1;
-        }
-    }
-
-    /// The verdict, given how many were sent and how many of those the gateway refused.
-    pub(super) fn finish(self, sent: u64, refused: u64) -> Faults {
-        let absent = self.missing.len() as u64 + sent.saturating_sub(self.next);
-        Faults { lost: absent.saturating_sub(refused), refused, ..self.faults }
+        Ok(())
     }
 }
 
-impl AddAssign for Faults {
+impl AddAssign for Checks {
     fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.arrived += other.arrived;
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
         self.altered += other.altered;
+        self.misnumbered += other.misnumbered;
         self.refused += other.refused;
+        self.redelivered += other.redelivered;
+        self.in_doubt += other.in_doubt;
+    }
+}
+
+/// Judges what arrives from one sender.
+#[derive(Debug)]
+pub(super) struct Checker {
+    expected: Pattern,
+    sequence: Sequence,
+    duplicated: u64,
+    reordered: u64,
+    altered: u64,
+}
+
+impl Checker {
+    pub(super) fn new(expected: Pattern) -> Self {
+        Self { expected, sequence: Sequence::default(), duplicated: 0, reordered: 0, altered: 0 }
+    }
+
+    /// The number of a message of which `sent` were sent; it comes without its first brace. `None`: it was
+    /// altered, and is counted so.
+    pub(super) fn number_of(&mut self, body: &[u8], sent: u64) -> Option<u64> {
+        let number = self.expected.number_of(body).filter(|number| *number < sent);
+        self.altered += u64::from(number.is_none());
+        number
+    }
+
+    /// Counts it. True: it came for the first time.
+    pub(super) fn take(&mut self, number: u64) -> bool {
+        let arrival = self.sequence.take(number);
+        self.reordered += u64::from(arrival == Arrival::Late);
+        self.duplicated += u64::from(arrival == Arrival::Again);
+        arrival != Arrival::Again
+    }
+
+    /// The verdict, given how many were sent and how many of those the gateway refused. `accepted` are
+    /// those that it said to have: only they can be lost, where connections were cut.
+    pub(super) fn finish(&self, sent: u64, refused: u64, accepted: Option<&Sequence>) -> Checks {
+        let (mut lost, mut in_doubt) = (0_u64, 0_u64);
+        for number in self.sequence.absent(sent) {
+            let is_lost = accepted.is_none_or(|accepted| accepted.contains(number));
+            *(if is_lost { &mut lost } else { &mut in_doubt }) += 1;
+        }
+        // Which ones were refused is not told: they are not among those accepted, where these are known.
+        let absent = if accepted.is_some() { &mut in_doubt } else { &mut lost };
+        *absent = absent.saturating_sub(refused);
+        Checks {
+            sent,
+            arrived: self.sequence.count(),
+            lost,
+            in_doubt,
+            refused,
+            duplicated: self.duplicated,
+            reordered: self.reordered,
+            altered: self.altered,
+            ..Checks::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::pattern::FILLER;
-
-    const WINDOW: u64 = 8;
+    use crate::bench::pattern::DIGITS;
 
     fn pattern() -> Pattern {
-        Pattern::message("a", "x:y", &Pattern::data(FILLER, 300))
+        Pattern::message("a", "x:y", &Pattern::data(300), false)
+    }
+
+    /// The message with this number, less its first brace.
+    fn body(number: u64) -> Vec<u8> {
+        let mut text = pattern().text().to_vec();
+        let at = pattern().places()[0];
+        text[at..at + DIGITS].copy_from_slice(format!("{number:0DIGITS$}").as_bytes());
+        text.split_off(1)
+    }
+
+    fn after(sent: u64, arrivals: &[u64]) -> Checker {
+        let mut checker = Checker::new(pattern());
+        for number in arrivals {
+            assert_eq!(checker.number_of(&body(*number), sent), Some(*number));
+            checker.take(*number);
+        }
+        checker
     }
 
     /// The faults found when `arrivals` of `sent` messages come.
-    fn faults(sent: u64, arrivals: &[u64]) -> Faults {
-        let mut checker = Checker::new(pattern(), WINDOW);
-        for sequence in arrivals {
-            assert!(checker.check(&pattern().number(*sequence)));
-        }
-        checker.finish(sent, 0)
+    fn checks(sent: u64, arrivals: &[u64]) -> Checks {
+        after(sent, arrivals).finish(sent, 0, None)
     }
 
     #[test]
     fn what_arrives_once_and_in_order_is_no_fault() {
-        assert_eq!(faults(4, &[0, 1, 2, 3]), Faults::default());
+        assert_eq!(checks(4, &[0, 1, 2, 3]), Checks { sent: 4, arrived: 4, ..Checks::default() });
+        assert!(checks(4, &[0, 1, 2, 3]).passed());
     }
 
     #[test]
     fn a_lost_message_is_detected_in_the_middle_and_at_the_end() {
-        assert_eq!(faults(6, &[0, 2, 3]), Faults { lost: 3, ..Faults::default() });
+        let found = checks(6, &[0, 2, 3]);
+        assert_eq!(found, Checks { sent: 6, arrived: 3, lost: 3, ..Checks::default() });
+        assert!(!found.passed());
     }
 
     #[test]
     fn a_refused_message_is_not_lost() {
-        let mut checker = Checker::new(pattern(), WINDOW);
-        checker.check(&pattern().number(1));
-        assert_eq!(checker.finish(3, 1), Faults { lost: 1, refused: 1, ..Faults::default() });
+        let found = after(3, &[1]).finish(3, 1, None);
+        assert_eq!(found, Checks { sent: 3, arrived: 1, lost: 1, refused: 1, ..Checks::default() });
+    }
+
+    #[test]
+    fn only_what_was_accepted_can_be_lost_where_connections_were_cut() {
+        let mut accepted = Sequence::default();
+        for number in [0, 1, 3] {
+            accepted.take(number);
+        }
+        let found = after(6, &[0, 2]).finish(6, 0, Some(&accepted));
+        assert_eq!(found, Checks { sent: 6, arrived: 2, lost: 2, in_doubt: 2, ..Checks::default() });
     }
 
     #[test]
     fn a_duplicated_message_is_detected() {
-        assert_eq!(faults(3, &[0, 1, 1, 2, 0]), Faults { duplicated: 2, ..Faults::default() });
+        let found = checks(3, &[0, 1, 1, 2, 0]);
+        assert_eq!(found, Checks { sent: 3, arrived: 3, duplicated: 2, ..Checks::default() });
     }
 
     #[test]
     fn a_reordered_message_is_detected_and_not_lost() {
-        assert_eq!(faults(4, &[0, 2, 1, 3]), Faults { reordered: 1, ..Faults::default() });
+        let found = checks(4, &[0, 2, 1, 3]);
+        assert_eq!(found, Checks { sent: 4, arrived: 4, reordered: 1, ..Checks::default() });
     }
 
     #[test]
     fn a_message_altered_anywhere_is_detected() {
-        let original = pattern().number(0);
-        for at in 0..original.len() {
-            let mut bytes = original.clone().into_bytes();
-            bytes[at] ^= 1;
-            let Ok(altered) = String::from_utf8(bytes) else { continue };
-            let mut checker = Checker::new(pattern(), WINDOW);
-            checker.check(&altered);
-            assert_ne!(checker.finish(1, 0), Faults::default(), "byte {at}: {altered}");
+        for at in 0..body(0).len() {
+            let mut altered = body(0);
+            altered[at] ^= 1;
+            let mut checker = Checker::new(pattern());
+            // A digit may have become another one: then a number that was not sent came.
+            assert_eq!(checker.number_of(&altered, 1), None, "byte {at}");
+            assert_eq!(checker.finish(0, 0, None), Checks { altered: 1, ..Checks::default() });
         }
-        let mut checker = Checker::new(pattern(), WINDOW);
-        checker.check(&original[..original.len() - 1]);
-        checker.check(&pattern().number(WINDOW));
-        checker.check(&original);
-        assert_eq!(checker.finish(1, 0), Faults { altered: 2, ..Faults::default() });
     }
 
     #[test]
-    fn an_op_is_not_taken_for_a_message() {
-        let mut checker = Checker::new(pattern(), WINDOW);
-        assert!(!checker.check(r#"{"s":"gateway","t":"gateway:opcode","d":{"opcode":3}}"#));
-        assert_eq!(checker.finish(0, 0), Faults::default());
+    fn every_kind_of_fault_fails() {
+        let faults: [fn(&mut Checks); 6] = [
+            |checks| checks.lost = 1,
+            |checks| checks.duplicated = 1,
+            |checks| checks.reordered = 1,
+            |checks| checks.altered = 1,
+            |checks| checks.misnumbered = 1,
+            |checks| checks.refused = 1,
+        ];
+        for fault in faults {
+            let mut checks = Checks { redelivered: 1, in_doubt: 1, ..Checks::default() };
+            assert!(checks.passed());
+            fault(&mut checks);
+            assert!(!checks.passed(), "{checks}");
+            assert!(checks.to_string().starts_with("FAILED"), "{checks}");
+        }
     }
 }

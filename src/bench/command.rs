@@ -4,12 +4,14 @@ use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::{
-    BenchError, PairsOptions, PairsReport, SoakOptions, SoakReport, Subject, pairs, soak, wrong_option,
-};
-use crate::cli::{Bench, BenchPairs, BenchSoak};
+use super::idle::idle;
+use super::reconnect::reconnect;
+use super::traffic::{Wish, traffic};
+use super::{BenchError, SoakOptions, SoakReport, Subject, soak, wrong_option};
+use crate::cli::{Bench, BenchSoak, Target};
 
 /// The longest soak, in minutes: a year.
 const MAX_MINUTES: f64 = 525_600.0;
@@ -20,15 +22,51 @@ pub fn run(typed: Bench) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
+    let passed = runtime.block_on(passed(typed));
+    // A thread of a load that broke may still wait for a socket.
+    runtime.shutdown_background();
+    match passed {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Runs it, prints the report, and tells whether all was well.
+async fn passed(typed: Bench) -> Result<bool, BenchError> {
     match typed {
-        Bench::Pairs(typed) => {
-            let report = runtime.block_on(pairs(pairs_options(typed)));
-            shown(report, PairsReport::passed)
+        Bench::Pairs(typed) => sent(Wish::pairs(&typed)?, &typed.target, typed.load.json).await,
+        Bench::FanIn(typed) => sent(Wish::fan_in(&typed)?, &typed.target, typed.load.json).await,
+        Bench::Latency(typed) => sent(Wish::latency(&typed)?, &typed.target, typed.load.json).await,
+        Bench::Idle(typed) => {
+            let report = idle(&typed).await?;
+            print(&report, typed.json);
+            Ok(report.passed)
+        }
+        Bench::Reconnect(typed) => {
+            let report = reconnect(&typed).await?;
+            print(&report, typed.json);
+            Ok(report.passed)
         }
         Bench::Soak(typed) => {
-            let report = runtime.block_on(soaked(typed));
-            shown(report, SoakReport::passed)
+            let report = soaked(typed).await?;
+            println!("{report}");
+            Ok(report.passed())
         }
+    }
+}
+
+async fn sent(wish: Wish, target: &Target, is_json: bool) -> Result<bool, BenchError> {
+    let report = traffic(wish, target).await?;
+    print(&report, is_json);
+    Ok(report.passed)
+}
+
+fn print(report: &(impl Display + Serialize), is_json: bool) {
+    if is_json {
+        println!("{}", serde_json::to_string_pretty(report).expect("figures and text"));
+    } else {
+        println!("{report}");
     }
 }
 
@@ -36,31 +74,9 @@ async fn soaked(typed: BenchSoak) -> Result<SoakReport, BenchError> {
     soak(soak_options(typed)?, |line| println!("{line}")).await
 }
 
-fn shown<R: Display>(report: Result<R, BenchError>, passed: impl Fn(&R) -> bool) -> ExitCode {
-    match report {
-        Ok(report) => {
-            println!("{report}");
-            if passed(&report) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => failed(&error),
-    }
-}
-
 fn failed(error: &dyn Display) -> ExitCode {
     eprintln!("gateway: {error}");
     ExitCode::FAILURE
-}
-
-fn pairs_options(typed: BenchPairs) -> PairsOptions {
-    let BenchPairs { url, pairs, size, seconds, window, pid } = typed;
-    PairsOptions {
-        url,
-        pairs: pairs as usize,
-        size,
-        seconds: Duration::from_secs(seconds).as_secs_f64(),
-        window: window.into(),
-        pid,
-    }
 }
 
 fn soak_options(typed: BenchSoak) -> Result<SoakOptions, BenchError> {

@@ -3,10 +3,14 @@
 use std::time::Duration;
 use std::{fs, io};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::BenchError;
+use super::{BenchError, wrong_option};
+
+/// Descriptors that this process needs beside its connections.
+const SPARE_DESCRIPTORS: u64 = 100;
 
 /// The CPU time that a process has used.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +48,22 @@ pub(super) fn descriptors(pid: u32) -> Result<usize, BenchError> {
     Ok(open.map_err(|reason| BenchError::NoProcess { pid, reason })?.count())
 }
 
+/// Raises this process's limit of open descriptors as far as it goes; a gateway that it starts has it
+/// too. An error where so many connections do not fit in it.
+pub(super) fn raise_descriptor_limit(connections: usize) -> Result<(), BenchError> {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    let hard = raised.map_err(|reason| BenchError::DescriptorLimit { reason })?;
+    if connections as u64 + SPARE_DESCRIPTORS > hard {
+        let most = hard.saturating_sub(SPARE_DESCRIPTORS);
+        let expected = format!("so few that they need no more than {most} connections (ulimit -n)");
+        return Err(wrong_option("connections, --services or --pairs", expected, connections));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +81,13 @@ mod tests {
         let own = std::process::id();
         let held: Vec<_> = (0..500).map(|_| fs::File::open("/dev/null").expect("a file")).collect();
         assert!(descriptors(own).expect("a count") >= held.len());
+    }
+
+    #[test]
+    fn more_connections_than_descriptors_are_refused() {
+        raise_descriptor_limit(10).expect("a few");
+        let error = raise_descriptor_limit(usize::MAX / 2).expect_err("too many").to_string();
+        assert!(error.contains("ulimit -n"), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | [`service`] | a service's life: it comes, loses its connection, leaves, comes back |
 //! | [`reader`], [`writer`], [`desk`] | the two halves of its connection |
 //! | [`strangers`] | connections that are no services |
-//! | [`message`], [`arrivals`], [`outstanding`], [`deliveries`], [`leases`] | the checks: content, order, that each message ends once, delivery numbers, shard ids |
+//! | [`message`], [`arrivals`], [`outstanding`], [`leases`] | the checks: content, order, that each message ends once, shard ids |
 //! | [`world`], [`faults`] | what all share, and what was wrong |
 //! | [`sample`], [`report`] | a line, and the end |
 //!
@@ -18,7 +18,6 @@
 
 mod arrivals;
 mod cast;
-mod deliveries;
 mod desk;
 mod faults;
 mod leases;

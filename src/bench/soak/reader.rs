@@ -9,11 +9,11 @@ use tokio::time::sleep;
 
 use super::arrivals::Arrivals;
 use super::cast::Kind;
-use super::deliveries::Deliveries;
 use super::desk::Desk;
 use super::faults::Fault;
 use super::message::{Data, Target};
 use super::world::{Stage, World, count, lock};
+use crate::bench::deliveries::{Deliveries, Misnumbered};
 use crate::client::{Event, Lease, Message, Op, Receiver, Refused};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::op::Opcode;
@@ -106,7 +106,7 @@ impl Reader<'_> {
             Some(i) if acknowledges => {
                 let identity = (message.source.clone(), data.to.clone(), data.number);
                 self.desk.delivered(i);
-                self.checks.deliveries.take(i, identity)
+                self.checks.deliveries.take(i, identity).map_err(|Misnumbered| Fault::Misnumbered)
             }
             None if !acknowledges => Ok(true),
             _ => Err(Fault::Misnumbered),

@@ -1,12 +1,10 @@
 //! The delivery numbers that an acknowledging service gets: 1, 2, 3 … over a session's life, and
 //! after a resume again from what is not acknowledged. So nothing is lost here without being seen.
 
-use std::collections::BTreeMap;
-
-use super::faults::Fault;
+use std::collections::VecDeque;
 
 /// How many acknowledged deliveries are remembered: an ACK may be lost with its connection.
-const REMEMBERED: u64 = 4096;
+const REMEMBERED: usize = 4096;
 
 /// One session's deliveries. `M` is what tells messages apart.
 #[derive(Debug)]
@@ -14,12 +12,17 @@ pub(super) struct Deliveries<M> {
     highest: u64,
     /// The next number on this connection, once one came.
     next: Option<u64>,
-    seen: BTreeMap<u64, M>,
+    /// The last ones, in order up to `highest`.
+    seen: VecDeque<M>,
 }
+
+/// A delivery number that is not the next one, or stands on another message than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Misnumbered;
 
 impl<M: PartialEq> Deliveries<M> {
     pub(super) fn new() -> Self {
-        Self { highest: 0, next: None, seen: BTreeMap::new() }
+        Self { highest: 0, next: None, seen: VecDeque::new() }
     }
 
     /// A connection began; of a new session where it did not resume one.
@@ -31,20 +34,29 @@ impl<M: PartialEq> Deliveries<M> {
         }
     }
 
+    /// The highest number that came; 0: none yet.
+    pub(super) fn highest(&self) -> u64 {
+        self.highest
+    }
+
     /// A message came with this number. True: for the first time.
-    pub(super) fn take(&mut self, number: u64, message: M) -> Result<bool, Fault> {
+    pub(super) fn take(&mut self, number: u64, message: M) -> Result<bool, Misnumbered> {
         let is_next = self.next.is_none_or(|next| next == number);
         if number == 0 || number > self.highest + 1 || !is_next {
-            return Err(Fault::Misnumbered);
+            return Err(Misnumbered);
         }
         self.next = Some(number + 1);
         if number <= self.highest {
-            let is_same = self.seen.get(&number) == Some(&message);
-            return if is_same { Ok(false) } else { Err(Fault::Misnumbered) };
+            let before = usize::try_from(self.highest - number).ok();
+            let at = before.and_then(|before| self.seen.len().checked_sub(before + 1));
+            let is_same = at.is_some_and(|at| self.seen[at] == message);
+            return if is_same { Ok(false) } else { Err(Misnumbered) };
         }
         self.highest = number;
-        self.seen.insert(number, message);
-        self.seen.remove(&number.saturating_sub(REMEMBERED));
+        if self.seen.len() == REMEMBERED {
+            self.seen.pop_front();
+        }
+        self.seen.push_back(message);
         Ok(true)
     }
 }
@@ -64,21 +76,21 @@ mod tests {
     #[test]
     fn numbers_follow_each_other_from_one() {
         after(&[1, 2, 3]);
-        assert_eq!(after(&[]).take(2, 20), Err(Fault::Misnumbered));
-        assert_eq!(after(&[]).take(0, 0), Err(Fault::Misnumbered));
+        assert_eq!(after(&[]).take(2, 20), Err(Misnumbered));
+        assert_eq!(after(&[]).take(0, 0), Err(Misnumbered));
     }
 
     #[test]
     fn a_gap_is_a_loss_and_is_seen() {
-        assert_eq!(after(&[1]).take(3, 30), Err(Fault::Misnumbered));
+        assert_eq!(after(&[1]).take(3, 30), Err(Misnumbered));
         let mut deliveries = after(&[1]);
         deliveries.connected(true);
-        assert_eq!(deliveries.take(3, 30), Err(Fault::Misnumbered));
+        assert_eq!(deliveries.take(3, 30), Err(Misnumbered));
     }
 
     #[test]
     fn nothing_comes_again_on_the_same_connection() {
-        assert_eq!(after(&[1, 2]).take(2, 20), Err(Fault::Misnumbered));
+        assert_eq!(after(&[1, 2]).take(2, 20), Err(Misnumbered));
     }
 
     #[test]
@@ -91,10 +103,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_ones_are_remembered() {
+        let mut deliveries = after(&(1..=5000).collect::<Vec<_>>());
+        deliveries.connected(true);
+        assert_eq!(deliveries.take(905, 9050), Ok(false));
+        deliveries.connected(true);
+        assert_eq!(deliveries.take(904, 9040), Err(Misnumbered), "it was acknowledged long ago");
+    }
+
+    #[test]
     fn a_number_keeps_its_message() {
         let mut deliveries = after(&[1, 2]);
         deliveries.connected(true);
-        assert_eq!(deliveries.take(2, 99), Err(Fault::Misnumbered));
+        assert_eq!(deliveries.take(2, 99), Err(Misnumbered));
     }
 
     #[test]

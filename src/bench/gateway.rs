@@ -1,0 +1,82 @@
+//! The gateway that is measured: one that runs, or one that is started for it.
+
+use std::time::{Duration, Instant};
+
+use super::BenchError;
+use super::http::Http;
+use super::process::{CpuClock, resident_kib};
+use super::spawned::Spawned;
+use crate::cli::Target;
+
+/// Room for more connections than a bench needs.
+const SPARE_CONNECTIONS: usize = 1_000;
+
+pub(super) struct Gateway {
+    http: Http,
+    process: Option<(u32, CpuClock)>,
+    workers: Option<u32>,
+}
+
+/// What the processes have used up to one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    pub(super) at: Instant,
+    /// Of the gateway, where its process is known: CPU time, and resident memory in KiB.
+    pub(super) gateway: Option<(Duration, u64)>,
+    /// CPU time of this process.
+    pub(super) own_cpu: Duration,
+}
+
+impl Gateway {
+    /// Runs something on the gateway that was asked for; with room for so many services, where it is started
+    /// for that.
+    pub(super) async fn with<R>(
+        target: &Target,
+        services: usize,
+        run: impl AsyncFnOnce(&Self) -> Result<R, BenchError>,
+    ) -> Result<R, BenchError> {
+        if !target.spawn {
+            return run(&Self::new(&target.url, target.pid, None)?).await;
+        }
+        let connections = (services + SPARE_CONNECTIONS).max(10_000).to_string();
+        let sessions = (2 * (services + SPARE_CONNECTIONS)).max(20_000).to_string();
+        let mut flags = vec!["--data-dir", "none", "--shards", "1"];
+        flags.extend(["--max-connections", &connections, "--max-sessions", &sessions]);
+        let workers = target.workers.map(|workers| workers.to_string());
+        if let Some(workers) = &workers {
+            flags.extend(["--workers", workers]);
+        }
+        let spawned = Spawned::start(&flags).await?;
+        let gateway = Self::new(&spawned.url(), Some(spawned.pid()), target.workers)?;
+        let ran = run(&gateway).await;
+        let log = spawned.log();
+        match ran {
+            Ok(report) => spawned.stop().await.map(|()| report),
+            Err(error) => Err(BenchError::Broken { error: error.into(), log }),
+        }
+    }
+
+    fn new(url: &str, pid: Option<u32>, workers: Option<u32>) -> Result<Self, BenchError> {
+        let process = pid.map(|pid| Ok::<_, BenchError>((pid, CpuClock::of(pid)?))).transpose()?;
+        Ok(Self { http: Http::beside(url)?, process, workers })
+    }
+
+    /// Its host and port.
+    pub(super) fn authority(&self) -> &str {
+        self.http.authority()
+    }
+
+    /// How many workers it was started with.
+    pub(super) fn workers(&self) -> Option<u32> {
+        self.workers
+    }
+
+    pub(super) fn usage(&self) -> Result<Usage, BenchError> {
+        let of = |(pid, clock): (u32, CpuClock)| Ok::<_, BenchError>((clock.read()?, resident_kib(pid)?));
+        Ok(Usage {
+            at: Instant::now(),
+            gateway: self.process.map(of).transpose()?,
+            own_cpu: CpuClock::of(std::process::id())?.read()?,
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! The messages that one service sends, and what becomes of them.
+
+use crate::bench::checker::{Checker, Checks};
+use crate::bench::pattern::{DIGITS, Pattern, increment};
+use crate::bench::sequence::Sequence;
+
+use super::frame::{self, TEXT};
+
+/// Numbered messages from one service to another.
+pub(super) struct Outgoing {
+    /// The service that they are for, by its place.
+    pub(super) target: usize,
+    /// The frame, masked, and its digits as masked bytes to be.
+    frame: Vec<u8>,
+    places: Vec<Place>,
+    /// Of the next number.
+    digits: [u8; DIGITS],
+    pub(super) sent: u64,
+    /// Of those: arrived, or refused.
+    pub(super) settled: u64,
+    pub(super) refused: u64,
+    /// Due by the schedule, and not sent.
+    pub(super) owed: u64,
+    /// Whether it stands in the queue of those that can send.
+    pub(super) is_queued: bool,
+    pub(super) checker: Checker,
+    /// What had a RECEIPT, where they are asked for.
+    pub(super) accepted: Option<Sequence>,
+}
+
+/// Where digits stand in the frame, and what masks them there.
+struct Place {
+    at: usize,
+    mask: [u8; DIGITS],
+}
+
+impl Outgoing {
+    pub(super) fn new(
+        target: usize,
+        outgoing: &Pattern,
+        incoming: Pattern,
+        mask: [u8; 4],
+        has_receipts: bool,
+    ) -> Self {
+        let mut frame = Vec::new();
+        let start = frame::put(&mut frame, TEXT, mask, outgoing.text());
+        let place =
+            |at: &usize| Place { at: start + at, mask: std::array::from_fn(|digit| mask[(at + digit) % 4]) };
+        Self {
+            target,
+            places: outgoing.places().iter().map(place).collect(),
+            frame,
+            digits: [b'0'; DIGITS],
+            sent: 0,
+            settled: 0,
+            refused: 0,
+            owed: 0,
+            is_queued: false,
+            checker: Checker::new(incoming),
+            accepted: has_receipts.then(Sequence::default),
+        }
+    }
+
+    /// Appends the next message.
+    pub(super) fn encode(&mut self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.frame);
+        for Place { at, mask } in &self.places {
+            let place = &mut out[start + at..start + at + DIGITS];
+            for (byte, (digit, key)) in place.iter_mut().zip(self.digits.iter().zip(mask)) {
+                *byte = digit ^ key;
+            }
+        }
+        increment(&mut self.digits);
+        self.sent += 1;
+    }
+
+    /// How many more may be under way.
+    pub(super) fn room(&self, window: u64) -> u64 {
+        window.saturating_sub(self.sent - self.settled)
+    }
+
+    pub(super) fn checks(&self) -> Checks {
+        self.checker.finish(self.sent, self.refused, self.accepted.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::frame::{ClientHeader, unmask_into};
+
+    #[test]
+    fn the_frames_are_the_pattern_with_one_number_after_the_other() {
+        let data = Pattern::data(300);
+        let pattern = Pattern::message("a", "gateway-proxy:b:x:y", &data, true);
+        let mut outgoing = Outgoing::new(1, &pattern, pattern.clone(), [5, 6, 7, 8], true);
+        let mut out = Vec::new();
+        for _ in 0..12 {
+            outgoing.encode(&mut out);
+        }
+        let mut rest = &out[..];
+        for number in 0..12 {
+            let header = ClientHeader::parse(rest).unwrap().unwrap();
+            let end = header.header_bytes + usize::try_from(header.payload_bytes).unwrap();
+            let mut text = Vec::new();
+            unmask_into(&mut text, &rest[header.header_bytes..end], header.mask, 0);
+            assert_eq!(pattern.number_of(&text[1..]), Some(number));
+            rest = &rest[end..];
+        }
+        assert_eq!((outgoing.sent, outgoing.room(20), outgoing.room(3)), (12, 8, 0));
+    }
+}

@@ -1,0 +1,227 @@
+//! What all reports have in common: figures with their units, as a table or as JSON.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::gateway::Usage;
+
+/// From this share of its threads on, the load is what limits the figures, in percent.
+const LIMIT_PERCENT: f64 = 90.0;
+
+/// What the gateway's process used.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct GatewayUse {
+    /// User and system, of all its threads, by the process's CPU clock; `None` where no message came.
+    pub(super) cpu_us_per_message: Option<f64>,
+    /// Of one core.
+    pub(super) cpu_percent: f64,
+    /// Before the services came.
+    pub(super) resident_before_kib: u64,
+    /// At the end of the measured time.
+    pub(super) resident_kib: u64,
+}
+
+/// What the load itself used.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct GeneratorUse {
+    pub(super) threads: usize,
+    pub(super) cpu_us_per_message: Option<f64>,
+    /// Of one core.
+    pub(super) cpu_percent: f64,
+    /// Whether its threads had next to no time left: the gateway may do more than was measured.
+    pub(super) is_limit: bool,
+}
+
+/// A distribution of times, by an HDR histogram with three digits.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Percentiles {
+    pub(super) count: u64,
+    pub(super) p50_us: f64,
+    pub(super) p90_us: f64,
+    pub(super) p99_us: f64,
+    #[serde(rename = "p99.9_us")]
+    pub(super) p999_us: f64,
+    pub(super) max_us: f64,
+}
+
+impl GatewayUse {
+    pub(super) fn between(start: &Usage, before: &Usage, after: &Usage, messages: u64) -> Option<Self> {
+        let ((_, resident_before_kib), (from, _), (to, resident_kib)) =
+            (start.gateway?, before.gateway?, after.gateway?);
+        let cpu = to.saturating_sub(from);
+        Some(Self {
+            cpu_us_per_message: micros_each(cpu, messages),
+            cpu_percent: percent(cpu, after.at - before.at),
+            resident_before_kib,
+            resident_kib,
+        })
+    }
+}
+
+impl GeneratorUse {
+    pub(super) fn between(before: &Usage, after: &Usage, messages: u64, threads: usize, spin: bool) -> Self {
+        let cpu = after.own_cpu.saturating_sub(before.own_cpu);
+        let cpu_percent = percent(cpu, after.at - before.at);
+        Self {
+            threads,
+            cpu_us_per_message: micros_each(cpu, messages),
+            cpu_percent,
+            // Threads that spin are busy, whether they have much to do or not.
+            is_limit: !spin && cpu_percent >= LIMIT_PERCENT * as_f64(threads as u64),
+        }
+    }
+}
+
+impl Percentiles {
+    /// Of times in ns.
+    pub(super) fn of(times: &Histogram<u64>) -> Self {
+        let at = |quantile| micros(times.value_at_quantile(quantile));
+        Self {
+            count: times.len(),
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: micros(times.max()),
+        }
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50_us, p90_us, p99_us, p999_us, max_us, .. } = self;
+        write!(
+            formatter,
+            "p50 {p50_us:.0}, p90 {p90_us:.0}, p99 {p99_us:.0}, p99.9 {p999_us:.0}, max {max_us:.0}"
+        )
+    }
+}
+
+impl fmt::Display for GatewayUse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpu_us_per_message, cpu_percent, resident_before_kib, resident_kib } = self;
+        each(formatter, *cpu_us_per_message, *cpu_percent)?;
+        write!(formatter, "; {resident_before_kib} KiB resident before, {resident_kib} KiB then")
+    }
+}
+
+impl fmt::Display for GeneratorUse {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        each(formatter, self.cpu_us_per_message, self.cpu_percent)?;
+        let threads = self.threads;
+        write!(formatter, "; {threads} {}", if threads == 1 { "thread" } else { "threads" })?;
+        if self.is_limit {
+            write!(formatter, ": IT WAS THE LIMIT, the gateway may do more (--threads)")?;
+        }
+        Ok(())
+    }
+}
+
+fn each(formatter: &mut fmt::Formatter<'_>, micros: Option<f64>, percent: f64) -> fmt::Result {
+    if let Some(micros) = micros {
+        write!(formatter, "{micros:.3} µs of CPU for each message, ")?;
+    }
+    write!(formatter, "{percent:.0} % of a core")
+}
+
+/// One line of a table.
+pub(super) fn row(formatter: &mut fmt::Formatter<'_>, title: &str, value: &dyn fmt::Display) -> fmt::Result {
+    writeln!(formatter, "{title:<13}{value}")
+}
+
+/// Three decimals are enough for anyone, and JSON stays readable.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// How many for each second.
+pub(super) fn per_second(count: u64, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { rounded(as_f64(count) / time.as_secs_f64()) }
+}
+
+/// CPU time for each of so many, in µs.
+pub(super) fn micros_each(cpu: Duration, count: u64) -> Option<f64> {
+    (count > 0).then(|| rounded(cpu.as_secs_f64() * 1e6 / as_f64(count)))
+}
+
+pub(super) fn percent(cpu: Duration, time: Duration) -> f64 {
+    if time.is_zero() { 0.0 } else { rounded(cpu.as_secs_f64() * 100.0 / time.as_secs_f64()) }
+}
+
+fn micros(nanos: u64) -> f64 {
+    rounded(as_f64(nanos) / 1e3)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures are shown with few digits")]
+pub(super) fn as_f64(count: u64) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_times() {
+        let mut times = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap();
+        for micros in 1..=1000_u64 {
+            times.record(micros * 1000).unwrap();
+        }
+        let found = Percentiles::of(&times);
+        // Three significant digits: half a µs at most from the true value.
+        for (found, expected) in [
+            (found.p50_us, 500.0),
+            (found.p90_us, 900.0),
+            (found.p99_us, 990.0),
+            (found.p999_us, 999.0),
+            (found.max_us, 1000.0),
+        ] {
+            assert!((found - expected).abs() <= 0.6, "{found} is not {expected}");
+        }
+        assert_eq!(found.count, 1000);
+        let json = serde_json::to_value(found).unwrap();
+        for name in ["count", "p50_us", "p90_us", "p99_us", "p99.9_us", "max_us"] {
+            assert!(json[name].is_number(), "{name} in {json}");
+        }
+    }
+
+    fn usage(start: Instant, at_ms: u64, gateway_ms: u64, own_ms: u64) -> Usage {
+        let millis = Duration::from_millis;
+        let gateway = Some((millis(gateway_ms), 10 + at_ms));
+        Usage { at: start + millis(at_ms), gateway, own_cpu: millis(own_ms) }
+    }
+
+    #[test]
+    fn what_was_used_is_shared_among_the_messages() {
+        let start = Instant::now();
+        let usages = [usage(start, 0, 5, 5), usage(start, 1000, 10, 10), usage(start, 3000, 1010, 1790)];
+        let [rest, before, after] = &usages;
+        let gateway = GatewayUse::between(rest, before, after, 1_000_000).unwrap();
+        assert_eq!(
+            gateway,
+            GatewayUse {
+                cpu_us_per_message: Some(1.0),
+                cpu_percent: 50.0,
+                resident_before_kib: 10,
+                resident_kib: 3010
+            }
+        );
+        let generator = GeneratorUse::between(before, after, 0, 1, false);
+        assert_eq!((generator.cpu_us_per_message, generator.is_limit), (None, false));
+        assert!((generator.cpu_percent - 89.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_load_that_had_no_time_left_says_so() {
+        let start = Instant::now();
+        let (before, after) = (usage(start, 0, 0, 0), usage(start, 1000, 500, 930));
+        let used = |threads, spin| GeneratorUse::between(&before, &after, 1, threads, spin);
+        assert!(used(1, false).is_limit && used(1, false).to_string().contains("IT WAS THE LIMIT"));
+        assert!(!used(2, false).is_limit && !used(1, true).is_limit);
+    }
+}

@@ -1,0 +1,222 @@
+//! `gateway bench pairs`, `fan-in` and `latency`: messages from some services to others, as fast as they go or
+//! at a fixed rate.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::checker::Checks;
+use super::gateway::Gateway;
+use super::load::{Crew, Outcome, Pace, Plan, Shape};
+use super::pattern::Pattern;
+use super::process::raise_descriptor_limit;
+use super::progress::Progress;
+use super::report::{GatewayUse, GeneratorUse, Percentiles, as_f64, per_second, rounded, row};
+use super::{BenchError, wrong_option};
+use crate::cli::{BenchFanIn, BenchLatency, BenchPairs, Load, Target};
+
+/// Sent before it is measured: buffers grow, caches fill, and connections find their pace.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// The fastest schedule: one message each ns.
+const MAX_RATE: f64 = 1e9;
+
+/// Figures of messages that were sent and arrived.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct TrafficReport {
+    /// `pairs`, `fan-in` or `latency`.
+    pub(super) bench: &'static str,
+    /// Services that sent.
+    pub(super) senders: usize,
+    pub(super) size_bytes: usize,
+    /// Of each sender.
+    pub(super) window_messages: u64,
+    /// What was asked for; `None`: as fast as the window let.
+    pub(super) rate_messages_per_s: Option<f64>,
+    pub(super) ack: bool,
+    /// Of a gateway that was started for it, where a number was asked for.
+    pub(super) workers: Option<u32>,
+    /// The measured time.
+    pub(super) seconds: f64,
+    /// Messages that arrived in it.
+    pub(super) messages: u64,
+    pub(super) messages_per_s: f64,
+    /// Of `d`, in 10⁶ bytes.
+    pub(super) data_mb_per_s: f64,
+    /// `None`: its process is not known.
+    pub(super) gateway: Option<GatewayUse>,
+    pub(super) generator: GeneratorUse,
+    /// From when each message was due until it had come; `None` without a rate.
+    pub(super) latency: Option<Percentiles>,
+    /// From when each message was due until it was written, of those that nothing held back: how late the
+    /// generator itself was.
+    pub(super) lateness: Option<Percentiles>,
+    /// Messages that were held back by a full window or a full socket.
+    pub(super) held_messages: u64,
+    /// Of all messages, those of the warm-up included.
+    pub(super) checks: Checks,
+    /// What the gateway said to the first message that it refused.
+    pub(super) first_refusal: Option<String>,
+    pub(super) passed: bool,
+}
+
+/// What is asked for.
+pub(super) struct Wish {
+    pub(super) bench: &'static str,
+    pub(super) plan: Plan,
+    pub(super) length: Duration,
+}
+
+impl Wish {
+    pub(super) fn pairs(typed: &BenchPairs) -> Result<Self, BenchError> {
+        let BenchPairs { pairs, window, rate, ack, load, target } = typed;
+        Self::of("pairs", Shape::Pairs(*pairs as usize), load, target, *window, *rate, *ack)
+    }
+
+    pub(super) fn fan_in(typed: &BenchFanIn) -> Result<Self, BenchError> {
+        let BenchFanIn { services, window, rate, ack, load, target } = typed;
+        Self::of("fan-in", Shape::FanIn(*services as usize), load, target, *window, *rate, *ack)
+    }
+
+    pub(super) fn latency(typed: &BenchLatency) -> Result<Self, BenchError> {
+        let BenchLatency { rate, pairs, window, ack, load, target } = typed;
+        Self::of("latency", Shape::Pairs(*pairs as usize), load, target, *window, Some(*rate), *ack)
+    }
+
+    fn of(
+        bench: &'static str,
+        shape: Shape,
+        load: &Load,
+        target: &Target,
+        window: u32,
+        rate: Option<f64>,
+        ack: bool,
+    ) -> Result<Self, BenchError> {
+        let plan = Plan {
+            shape,
+            size: checked_size(load.size)?,
+            window: window.into(),
+            pace: rate.map_or(Ok(Pace::Window), |rate| checked_rate(rate).map(Pace::Rate))?,
+            ack,
+            receipts: false,
+            spin: load.spin,
+            threads: load.threads as usize,
+            token: target.token.clone(),
+        };
+        Ok(Self { bench, plan, length: load.seconds.0 })
+    }
+}
+
+pub(super) fn checked_size(size: usize) -> Result<usize, BenchError> {
+    let least = Pattern::least_bytes();
+    if size < least {
+        return Err(wrong_option("size", format!("at least {least}"), size));
+    }
+    Ok(size)
+}
+
+pub(super) fn checked_rate(rate: f64) -> Result<f64, BenchError> {
+    if rate > 0.0 && rate <= MAX_RATE {
+        return Ok(rate);
+    }
+    Err(wrong_option("rate", format!("above 0, and at most {MAX_RATE}"), rate))
+}
+
+/// Runs it. An `Ok` still has to be asked whether it `passed`.
+pub(super) async fn traffic(wish: Wish, target: &Target) -> Result<TrafficReport, BenchError> {
+    let services = wish.plan.shape.services();
+    raise_descriptor_limit(services)?;
+    Gateway::with(target, services, async |gateway| measure(wish, gateway).await).await
+}
+
+async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchError> {
+    let Wish { bench, plan, length } = wish;
+    let progress = Progress::new(bench);
+    let rest = gateway.usage()?;
+    let mut crew = Crew::start(plan.clone(), gateway.authority())?;
+    progress.show("connecting");
+    crew.gathered().await?;
+    crew.warm_up();
+    progress.watch(&crew, WARM_UP).await?;
+    let (before, came_before) = (gateway.usage(), crew.arrived());
+    crew.measure();
+    progress.watch(&crew, length).await?;
+    let (after, came) = (gateway.usage(), crew.arrived());
+    // First what the load says of an end: that the gateway's process is gone as well explains less.
+    let outcome = crew.end().await?;
+    drop(progress);
+    let (before, after, messages) = (before?, after?, came - came_before);
+    let Plan { shape, size, window, pace, ack, spin, threads, .. } = plan;
+    let messages_per_s = per_second(messages, after.at - before.at);
+    let Outcome { checks, latency, lateness, held, refusal, .. } = outcome;
+    let rate = if let Pace::Rate(rate) = pace { Some(rate) } else { None };
+    let threads = shape.threads(threads);
+    Ok(TrafficReport {
+        bench,
+        senders: shape.senders(),
+        size_bytes: size,
+        window_messages: window,
+        rate_messages_per_s: rate,
+        ack,
+        workers: gateway.workers(),
+        seconds: rounded((after.at - before.at).as_secs_f64()),
+        messages,
+        messages_per_s,
+        data_mb_per_s: rounded(messages_per_s * as_f64(size as u64) / 1e6),
+        gateway: GatewayUse::between(&rest, &before, &after, messages),
+        generator: GeneratorUse::between(&before, &after, messages, threads, spin),
+        latency: rate.map(|_| Percentiles::of(&latency)),
+        lateness: rate.map(|_| Percentiles::of(&lateness)),
+        held_messages: held,
+        checks,
+        first_refusal: refusal,
+        passed: checks.passed(),
+    })
+}
+
+impl fmt::Display for TrafficReport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { senders, size_bytes, window_messages, seconds, messages, checks, .. } = self;
+        let acknowledged = if self.ack { ", acknowledged" } else { "" };
+        let load =
+            format!("{senders} senders, {window_messages} messages of {size_bytes} bytes in flight for each");
+        row(formatter, self.bench, &format_args!("{load}{acknowledged}"))?;
+        if let Some(rate) = self.rate_messages_per_s {
+            row(formatter, "asked for", &format_args!("{rate} messages/s"))?;
+        }
+        let rate = format_args!("{:.0}  ({messages} in {seconds:.2} s)", self.messages_per_s);
+        row(formatter, "messages/s", &rate)?;
+        row(formatter, "MB/s", &format_args!("{:.1}  (of data)", self.data_mb_per_s))?;
+        if let Some(latency) = &self.latency {
+            row(formatter, "latency µs", latency)?;
+        }
+        if let Some(lateness) = &self.lateness {
+            row(formatter, "sent late µs", &format_args!("{lateness}; {} held back", self.held_messages))?;
+        }
+        if let Some(gateway) = &self.gateway {
+            row(formatter, "gateway", gateway)?;
+        }
+        row(formatter, "generator", &self.generator)?;
+        if let Some(refusal) = &self.first_refusal {
+            row(formatter, "refused", refusal)?;
+        }
+        write!(formatter, "{:<13}{checks}", "checks")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_or_a_rate_out_of_range_is_named() {
+        let least = Pattern::least_bytes();
+        let error = checked_size(least - 1).unwrap_err().to_string();
+        assert_eq!(error, format!("--size must be at least {least}, not {}", least - 1));
+        assert_eq!(checked_size(least).unwrap(), least);
+        for rate in [0.0, -1.0, f64::NAN, 1e10] {
+            let error = checked_rate(rate).unwrap_err().to_string();
+            assert!(error.starts_with("--rate must be above 0"), "{error}");
+        }
+    }
+}

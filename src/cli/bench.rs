@@ -1,0 +1,338 @@
+//! `gateway bench` as it is typed. What the numbers may be is for [`crate::bench`] to say.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, value_parser};
+
+/// `gateway bench`
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Bench {
+    /// Pairs of services, one sending to the other as fast as it takes them.
+    #[command(after_help = "Example: gateway bench pairs --spawn --workers 1 --pairs 8 --size 1024")]
+    Pairs(BenchPairs),
+    /// Many services that send to one, as fast as it takes them.
+    #[command(after_help = "Example: gateway bench fan-in --spawn --services 64")]
+    FanIn(BenchFanIn),
+    /// How long messages take at a fixed rate, counted from when each was due.
+    #[command(after_help = "Example: gateway bench latency --spawn --rate 20000 --seconds 10")]
+    Latency(BenchLatency),
+    /// Services that do nothing: how fast they connect, and what memory each takes.
+    #[command(after_help = "Example: gateway bench idle --spawn --connections 5000")]
+    Idle(BenchIdle),
+    /// All connections are cut at once amid messages; how long until every service has resumed its
+    /// session, and whether a message was lost.
+    #[command(after_help = "Example: gateway bench reconnect --spawn --services 1000 --rate 5000")]
+    Reconnect(BenchReconnect),
+    /// Services that come and go for a long time; every message is checked, and so is what the gateway
+    /// keeps.
+    #[command(after_help = "Example: gateway bench soak --spawn --minutes 15")]
+    Soak(BenchSoak),
+}
+
+/// Which gateway is measured.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "Which gateway")]
+pub struct Target {
+    /// Where the gateway listens.
+    #[arg(long, default_value = "ws://127.0.0.1:7117/gateway", conflicts_with = "spawn")]
+    pub url: String,
+    /// The gateway's process id, to see its CPU time and memory.
+    #[arg(long, conflicts_with = "spawn")]
+    pub pid: Option<u32>,
+    /// Start a gateway for it, of this executable, on a free port and with nothing on the disk, and stop it at
+    /// the end. Its settings can be given by variables.
+    #[arg(long)]
+    pub spawn: bool,
+    /// How many workers that gateway has.
+    #[arg(long, requires = "spawn", value_parser = value_parser!(u32).range(1..=1024))]
+    pub workers: Option<u32>,
+    /// What the services identify with, where the gateway wants credentials; it must let them be
+    /// `bench-*`.
+    #[arg(long)]
+    pub token: Option<String>,
+}
+
+/// What all that send have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+#[command(next_help_heading = "How")]
+pub struct Load {
+    /// Size of each message's `d`, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub size: usize,
+    /// How long to measure, in seconds; fractions will do.
+    #[arg(long, value_name = "SECONDS", default_value = "5")]
+    pub seconds: Seconds,
+    /// Threads that make the load.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Look for work all the time instead of waiting for it: takes whole cores, and wakes nobody up late.
+    #[arg(long)]
+    pub spin: bool,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// As typed: a number above 0, of at most a day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seconds(pub std::time::Duration);
+
+impl std::str::FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let seconds = text.parse().ok().filter(|seconds: &f64| (0.001..=86_400.0).contains(seconds));
+        let seconds = seconds.ok_or("expected a number of seconds from 0.001 to 86400")?;
+        Ok(Self(std::time::Duration::from_secs_f64(seconds)))
+    }
+}
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.as_secs_f64().fmt(formatter)
+    }
+}
+
+/// `gateway bench pairs`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchPairs {
+    /// Pairs of a sender and a receiver.
+    #[arg(short = 'P', long, value_name = "PAIRS", default_value_t = 8, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub pairs: u32,
+    /// Messages in flight for each pair.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1024, value_parser = value_parser!(u32).range(1..))]
+    pub window: u32,
+    /// Messages for each second, of all pairs together [default: as many as the window lets]
+    #[arg(long, value_name = "MESSAGES")]
+    pub rate: Option<f64>,
+    /// The receivers acknowledge each message.
+    #[arg(long)]
+    pub ack: bool,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `gateway bench fan-in`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchFanIn {
+    /// Services that send to one more.
+    #[arg(long, default_value_t = 8, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub services: u32,
+    /// Messages in flight for each sender.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1024, value_parser = value_parser!(u32).range(1..))]
+    pub window: u32,
+    /// Messages for each second, of all senders together [default: as many as the window lets]
+    #[arg(long, value_name = "MESSAGES")]
+    pub rate: Option<f64>,
+    /// The receiver acknowledges each message.
+    #[arg(long)]
+    pub ack: bool,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `gateway bench latency`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchLatency {
+    /// Messages for each second, of all pairs together.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 20_000.0)]
+    pub rate: f64,
+    /// Pairs of a sender and a receiver.
+    #[arg(short = 'P', long, value_name = "PAIRS", default_value_t = 8, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub pairs: u32,
+    /// Messages in flight for each pair; what is due beyond it waits, and its latency counts all the same.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 1024, value_parser = value_parser!(u32).range(1..))]
+    pub window: u32,
+    /// The receivers acknowledge each message.
+    #[arg(long)]
+    pub ack: bool,
+    #[command(flatten)]
+    pub load: Load,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `gateway bench idle`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchIdle {
+    /// Services that connect, 128 at a time for each thread.
+    #[arg(long, default_value_t = 5000, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    pub connections: u32,
+    /// How long they stay, in seconds; fractions will do.
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    pub seconds: Seconds,
+    /// Threads that connect.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `gateway bench reconnect`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchReconnect {
+    /// Services, each of which sends to the next; they acknowledge, and ask for RECEIPTs.
+    #[arg(long, default_value_t = 1000, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub services: u32,
+    /// Messages for each second, of all services together.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 5_000.0)]
+    pub rate: f64,
+    /// Size of each message's `d`, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub size: usize,
+    /// How long messages flow before the cut, and again after it, in seconds; fractions will do.
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    pub seconds: Seconds,
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `gateway bench scaling`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchScaling {
+    /// Pairs of services to measure with.
+    #[arg(long, value_name = "PAIRS", value_delimiter = ',', default_values_t = [1, 8, 64, 512, 4096], value_parser = value_parser!(u32).range(1..=100_000))]
+    pub pairs: Vec<u32>,
+    /// Workers of the gateways that are started for it.
+    #[arg(long, value_name = "WORKERS", value_delimiter = ',', default_values_t = [1, 2], value_parser = value_parser!(u32).range(1..=1024))]
+    pub workers: Vec<u32>,
+    /// How often each is measured; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// Size of each message's `d`, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub size: usize,
+    /// How long each measurement takes, in seconds; fractions will do.
+    #[arg(long, value_name = "SECONDS", default_value = "2")]
+    pub seconds: Seconds,
+    /// Threads that make the load.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    pub threads: u32,
+}
+
+/// `gateway bench plot`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct BenchPlot {
+    /// What `gateway bench scaling` wrote.
+    #[arg(value_name = "FILE.json")]
+    pub from: PathBuf,
+    /// Where the SVG goes.
+    #[arg(short, long, value_name = "FILE.svg")]
+    pub output: PathBuf,
+}
+
+/// `gateway bench soak`
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct BenchSoak {
+    /// Where the gateway listens.
+    #[arg(long, default_value = "ws://127.0.0.1:7117/gateway", conflicts_with = "spawn")]
+    pub url: String,
+    /// The gateway's process id, to see its memory and descriptors. It must have no other services.
+    #[arg(long, required_unless_present = "spawn")]
+    pub pid: Option<u32>,
+    /// Start a gateway for it, with short windows and small mailboxes, and stop it at the end. Its other
+    /// settings can be given by variables.
+    #[arg(long, conflicts_with = "pid")]
+    pub spawn: bool,
+    /// How many services.
+    #[arg(long, default_value_t = 200)]
+    pub services: u32,
+    /// How long, in minutes; fractions will do.
+    #[arg(long, default_value_t = 15.0)]
+    pub minutes: f64,
+    /// Between two lines, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..))]
+    pub interval: u64,
+    /// Messages for each second, of all services together.
+    #[arg(long, value_name = "MESSAGES", default_value_t = 3000.0)]
+    pub rate: f64,
+    /// What every choice is made from [default: another one each time, which is printed]
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(subcommand)]
+        bench: Bench,
+    }
+
+    fn parsed(line: &str) -> Bench {
+        let typed = Typed::try_parse_from(line.split(' '));
+        typed.unwrap_or_else(|error| panic!("{line}: {error}")).bench
+    }
+
+    fn refused(line: &str) -> String {
+        let typed = Typed::try_parse_from(line.split(' '));
+        typed.expect_err(line).to_string()
+    }
+
+    #[test]
+    fn each_example_is_what_it_is_an_example_of() {
+        let command = Typed::command();
+        assert_eq!(command.get_subcommands().count(), 8);
+        for bench in command.get_subcommands() {
+            let help = bench.get_after_help().unwrap_or_else(|| panic!("{bench} has no example")).to_string();
+            let example = help.strip_prefix("Example: gateway ").expect("an example");
+            assert!(example.starts_with(&format!("bench {} ", bench.get_name())), "{example}");
+            parsed(example.split(" > ").next().unwrap());
+        }
+    }
+
+    #[test]
+    fn pairs_have_their_defaults() {
+        let Bench::Pairs(pairs) = parsed("bench pairs") else { panic!("pairs") };
+        assert_eq!((pairs.pairs, pairs.window, pairs.rate, pairs.ack), (8, 1024, None, false));
+        let seconds = Seconds(Duration::from_secs(5));
+        assert_eq!(pairs.load, Load { size: 256, seconds, threads: 1, spin: false, json: false });
+        let url = "ws://127.0.0.1:7117/gateway".to_owned();
+        assert_eq!(pairs.target, Target { url, pid: None, spawn: false, workers: None, token: None });
+    }
+
+    #[test]
+    fn a_gateway_is_either_there_or_started() {
+        for other in ["--pid 1", "--url ws://x/gateway"] {
+            assert!(refused(&format!("bench idle --spawn {other}")).contains("cannot be used with"));
+        }
+        assert!(refused("bench idle --workers 2").contains("--spawn"));
+    }
+
+    #[test]
+    fn seconds_are_a_number_within_bounds() {
+        let Bench::Latency(latency) = parsed("bench latency --seconds 0.25") else { panic!("latency") };
+        assert_eq!(latency.load.seconds, Seconds(Duration::from_millis(250)));
+        for wrong in ["0", "-1", "x", "NaN", "1e9"] {
+            let error = refused(&format!("bench latency --seconds={wrong}"));
+            assert!(error.contains("a number of seconds from 0.001 to 86400"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_soak_has_its_defaults_and_needs_a_gateway() {
+        let Bench::Soak(soak) = parsed("bench soak --spawn") else { panic!("soak") };
+        assert!(soak.spawn && soak.pid.is_none() && soak.seed.is_none());
+        assert_eq!((soak.services, soak.interval), (200, 10));
+        assert!((soak.minutes - 15.0).abs() < f64::EPSILON && (soak.rate - 3000.0).abs() < f64::EPSILON);
+        assert!(refused("bench soak").contains("--pid <PID>"));
+        assert!(refused("bench soak --spawn --pid 1").contains("cannot be used with"));
+        assert!(refused("bench soak --spawn --url ws://x/").contains("cannot be used with"));
+    }
+}
