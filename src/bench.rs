@@ -5,6 +5,7 @@
 //! | [`command`] | what was typed, and the exit code |
 //! | [`traffic`] | pairs, fan-in, latency: messages as fast as they go, or at a fixed rate |
 //! | [`mod@idle`], [`mod@reconnect`] | connections that do nothing; connections that are cut and come back |
+//! | [`mod@scaling`], [`mod@plot`] | pairs again and again, with more and more of them; and as a picture |
 //! | [`mod@soak`] | hundreds of services, coming and going for a long time |
 //! | [`load`] | the services of all of these but the soak |
 //! | [`checker`], [`sequence`], [`deliveries`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
@@ -23,10 +24,12 @@ mod http;
 mod idle;
 mod load;
 mod pattern;
+mod plot;
 mod process;
 mod progress;
 mod reconnect;
 mod report;
+mod scaling;
 mod sequence;
 mod slope;
 mod soak;
@@ -78,6 +81,8 @@ pub enum BenchError {
     Unreachable { authority: String, reason: String },
     #[error("only {open} of {services} services were connected, and no more came for {seconds} s")]
     NotConnected { open: u64, services: u64, seconds: u64 },
+    #[error("{path}: {reason}")]
+    Plot { path: String, reason: String },
     #[error("the limit of open files cannot be raised: {reason}")]
     DescriptorLimit { reason: nix::Error },
     #[error("sockets cannot be waited for: {0}")]

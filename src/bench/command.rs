@@ -8,7 +8,9 @@ use serde::Serialize;
 use tokio::runtime::Runtime;
 
 use super::idle::idle;
+use super::plot::plot;
 use super::reconnect::reconnect;
+use super::scaling::scaling;
 use super::traffic::{Wish, traffic};
 use super::{BenchError, SoakOptions, SoakReport, Subject, soak, wrong_option};
 use crate::cli::{Bench, BenchSoak, Target};
@@ -48,6 +50,12 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
             print(&report, typed.json);
             Ok(report.passed)
         }
+        Bench::Scaling(typed) => {
+            let report = scaling(&typed).await?;
+            println!("{}", json(&report));
+            Ok(report.passed)
+        }
+        Bench::Plot(typed) => plot(&typed).map(|()| true),
         Bench::Soak(typed) => {
             let report = soaked(typed).await?;
             println!("{report}");
@@ -64,10 +72,14 @@ async fn sent(wish: Wish, target: &Target, is_json: bool) -> Result<bool, BenchE
 
 fn print(report: &(impl Display + Serialize), is_json: bool) {
     if is_json {
-        println!("{}", serde_json::to_string_pretty(report).expect("figures and text"));
+        println!("{}", json(report));
     } else {
         println!("{report}");
     }
+}
+
+fn json(report: &impl Serialize) -> String {
+    serde_json::to_string_pretty(report).expect("figures and text")
 }
 
 async fn soaked(typed: BenchSoak) -> Result<SoakReport, BenchError> {

@@ -39,6 +39,13 @@ impl Progress {
         Ok(())
     }
 
+    /// Says something that stays.
+    pub(super) fn tell(&self, text: &str) {
+        if self.is_shown {
+            let _ = writeln!(io::stderr(), "\r\x1b[K{} {text}", self.title);
+        }
+    }
+
     /// Shows a text in place of the one before.
     pub(super) fn show(&self, text: &str) {
         if self.is_shown {

@@ -51,13 +51,13 @@ impl Sequence {
 
 #[cfg(test)]
 mod tests {
+    use super::Arrival::{Again, InOrder, Late};
     use super::*;
 
     #[test]
     fn each_number_comes_once_and_what_did_not_is_known() {
         let mut sequence = Sequence::default();
         let came = [0, 2, 1, 5, 2, 5].map(|number| sequence.take(number));
-        use Arrival::{Again, InOrder, Late};
         assert_eq!(came, [InOrder, InOrder, Late, InOrder, Again, Again]);
         assert_eq!(sequence.absent(8).collect::<Vec<_>>(), [3, 4, 6, 7]);
         assert_eq!(sequence.count(), 4);

@@ -23,6 +23,13 @@ pub enum Bench {
     /// session, and whether a message was lost.
     #[command(after_help = "Example: gateway bench reconnect --spawn --services 1000 --rate 5000")]
     Reconnect(BenchReconnect),
+    /// Throughput and CPU time for each message from 1 to 4,096 pairs of services, with one worker
+    /// and with two. Writes JSON, which `gateway bench plot` draws.
+    #[command(after_help = "Example: gateway bench scaling > scaling.json")]
+    Scaling(BenchScaling),
+    /// Draw what `gateway bench scaling` wrote, as SVG.
+    #[command(after_help = "Example: gateway bench plot scaling.json -o scaling.svg")]
+    Plot(BenchPlot),
     /// Services that come and go for a long time; every message is checked, and so is what the gateway
     /// keeps.
     #[command(after_help = "Example: gateway bench soak --spawn --minutes 15")]

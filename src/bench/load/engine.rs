@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::crew::{Orders, Phase};
 use super::frame::{self, Frame};
@@ -120,7 +120,7 @@ impl Engine {
                 Phase::Settling => {
                     self.measured.end = self.measured.end.min(self.now);
                     if self.has_settled() {
-                        return self.leave();
+                        return Ok(self.leave());
                     }
                 }
                 Phase::Abandoned => return Err(BenchError::Abandoned),
@@ -211,8 +211,7 @@ impl Engine {
     }
 
     pub(super) fn clock(&mut self) {
-        let elapsed = Instant::now() - self.orders.start;
-        self.now = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        self.now = u64::try_from(self.orders.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
     }
 
     pub(super) fn arrived(&mut self, count: u64) {

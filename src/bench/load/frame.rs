@@ -6,8 +6,13 @@ pub(super) const CLOSE: u8 = 0x8;
 pub(super) const PING: u8 = 0x9;
 pub(super) const PONG: u8 = 0xA;
 
+const CONTINUATION: u8 = 0x0;
+const OPCODE: u8 = 0x0F;
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
+/// In the place of a length that does not fit there.
+const LENGTH_OF_2: u8 = 126;
+const LENGTH_OF_8: u8 = 127;
 
 /// A frame of the gateway, whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,15 +30,15 @@ impl<'a> Frame<'a> {
     /// Takes a frame off the front of `bytes`; `None`: it is not all there.
     pub(super) fn take(bytes: &mut &'a [u8]) -> Result<Option<Self>, BadFrame> {
         let &[first, second, ..] = *bytes else { return Ok(None) };
-        if first & !0x0F != FIN || first & 0x0F == 0 || second & MASKED != 0 {
+        if first & !OPCODE != FIN || first & OPCODE == CONTINUATION || second & MASKED != 0 {
             return Err(BadFrame);
         }
         let (length, header) = match second {
-            126 => match bytes.get(2..4) {
+            LENGTH_OF_2 => match bytes.get(2..4) {
                 Some(length) => (u64::from(u16::from_be_bytes(length.try_into().expect("2 bytes"))), 4),
                 None => return Ok(None),
             },
-            127 => match bytes.get(2..10) {
+            LENGTH_OF_8 => match bytes.get(2..10) {
                 Some(length) => (u64::from_be_bytes(length.try_into().expect("8 bytes")), 10),
                 None => return Ok(None),
             },
@@ -42,7 +47,7 @@ impl<'a> Frame<'a> {
         let end = usize::try_from(length).ok().and_then(|length| length.checked_add(header));
         let Some(payload) = bytes.get(header..end.ok_or(BadFrame)?) else { return Ok(None) };
         *bytes = &bytes[header + payload.len()..];
-        Ok(Some(Self { opcode: first & 0x0F, payload }))
+        Ok(Some(Self { opcode: first & OPCODE, payload }))
     }
 }
 
@@ -52,11 +57,11 @@ pub(super) fn put(out: &mut Vec<u8>, opcode: u8, mask: [u8; 4], payload: &[u8]) 
     match payload.len() {
         length @ 0..126 => out.push(MASKED | u8::try_from(length).expect("below 126")),
         length @ 126..0x1_0000 => {
-            out.push(MASKED | 126);
+            out.push(MASKED | LENGTH_OF_2);
             out.extend(u16::try_from(length).expect("below 2^16").to_be_bytes());
         }
         length => {
-            out.push(MASKED | 127);
+            out.push(MASKED | LENGTH_OF_8);
             out.extend((length as u64).to_be_bytes());
         }
     }

@@ -188,16 +188,13 @@ impl Engine {
     fn is_new(&mut self, place: usize, delivery: u64, message: (usize, u64)) -> bool {
         let service = &mut self.services[place];
         service.has_news = true;
-        match service.deliveries.as_mut().map(|deliveries| deliveries.take(delivery, message)) {
-            Some(Ok(is_new)) => {
-                self.found.checks.redelivered += u64::from(!is_new);
-                is_new
-            }
-            _ => {
-                self.found.checks.misnumbered += 1;
-                true
-            }
+        let taken = service.deliveries.as_mut().map(|deliveries| deliveries.take(delivery, message));
+        if let Some(Ok(is_new)) = taken {
+            self.found.checks.redelivered += u64::from(!is_new);
+            return is_new;
         }
+        self.found.checks.misnumbered += 1;
+        true
     }
 
     fn take(&mut self, source: usize, number: u64) {

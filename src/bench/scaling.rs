@@ -1,0 +1,167 @@
+//! `gateway bench scaling`: `pairs` with more and more services, and gateways with one worker and with two.
+//!
+//! Rounds go over all cases before one is measured again, each on a gateway that is started for it: a
+//! machine that grows slow for a minute spoils one round of many cases, and not all rounds of one. The median
+//! counts. However many pairs there are, about as many messages are in flight.
+
+use serde::{Deserialize, Serialize};
+
+use super::BenchError;
+use super::load::{Pace, Plan, Shape};
+use super::progress::Progress;
+use super::traffic::{TrafficReport, Wish, checked_size, traffic};
+use crate::cli::{BenchScaling, Target};
+
+/// Messages in flight in all pairs together, where each has its share of the window.
+const IN_FLIGHT: u64 = 262_144;
+/// In flight in one pair, at most.
+const MAX_WINDOW: u64 = 1024;
+
+/// All cases, measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct ScalingReport {
+    /// `scaling`.
+    pub(super) bench: String,
+    pub(super) size_bytes: usize,
+    /// Of each measurement.
+    pub(super) seconds: f64,
+    pub(super) rounds: u32,
+    /// Cores of the machine, which the gateway and the load share.
+    pub(super) cores: usize,
+    pub(super) generator_threads: u32,
+    /// By workers, then by pairs.
+    pub(super) points: Vec<Point>,
+    pub(super) passed: bool,
+}
+
+/// One case. Medians over its rounds, each with the lowest and the highest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Point {
+    pub(super) workers: u32,
+    pub(super) pairs: u32,
+    /// Two for each pair.
+    pub(super) services: u32,
+    /// In flight in each pair.
+    pub(super) window_messages: u64,
+    pub(super) messages_per_s: Spread,
+    /// Of the gateway, for each message.
+    pub(super) gateway_cpu_us_per_message: Spread,
+    /// Of the gateway, of one core.
+    pub(super) gateway_cpu_percent: Spread,
+    pub(super) generator_cpu_us_per_message: Spread,
+    /// Rounds in which the load had no time left.
+    pub(super) rounds_limited_by_generator: u32,
+}
+
+/// A figure over some rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    /// In another unit.
+    pub(super) fn scaled(self, factor: f64) -> Self {
+        let Self { median, min, max } = self;
+        Self { median: median * factor, min: min * factor, max: max * factor }
+    }
+
+    /// Of at least one figure.
+    fn of(mut figures: Vec<f64>) -> Self {
+        figures.sort_by(f64::total_cmp);
+        let (low, high) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
+        Self { median: f64::midpoint(low, high), min: figures[0], max: figures[figures.len() - 1] }
+    }
+}
+
+/// Measures all cases. An `Ok` still has to be asked whether it `passed`.
+pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, BenchError> {
+    checked_size(typed.size)?;
+    let cases: Vec<(u32, u32)> =
+        typed.workers.iter().flat_map(|workers| typed.pairs.iter().map(|pairs| (*workers, *pairs))).collect();
+    let mut rounds: Vec<Vec<TrafficReport>> = vec![Vec::new(); cases.len()];
+    for round in 1..=typed.rounds {
+        for ((workers, pairs), reports) in cases.iter().zip(&mut rounds) {
+            let progress = Progress::new("scaling");
+            progress.tell(&format!("round {round} of {}: {pairs} pairs, {workers} workers", typed.rounds));
+            reports.push(traffic(wish(typed, *pairs), &spawned(*workers)).await?);
+        }
+    }
+    let passed = rounds.iter().flatten().all(|report| report.passed);
+    let points =
+        cases.iter().zip(&rounds).map(|((workers, pairs), reports)| point(*workers, *pairs, reports));
+    Ok(ScalingReport {
+        bench: "scaling".to_owned(),
+        size_bytes: typed.size,
+        seconds: typed.seconds.0.as_secs_f64(),
+        rounds: typed.rounds,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        generator_threads: typed.threads,
+        points: points.collect(),
+        passed,
+    })
+}
+
+fn wish(typed: &BenchScaling, pairs: u32) -> Wish {
+    let plan = Plan {
+        shape: Shape::Pairs(pairs as usize),
+        size: typed.size,
+        window: window(pairs),
+        pace: Pace::Window,
+        ack: false,
+        receipts: false,
+        spin: false,
+        threads: typed.threads as usize,
+        token: None,
+    };
+    Wish { bench: "scaling", plan, length: typed.seconds.0 }
+}
+
+fn window(pairs: u32) -> u64 {
+    (IN_FLIGHT / u64::from(pairs)).clamp(1, MAX_WINDOW)
+}
+
+fn spawned(workers: u32) -> Target {
+    Target { url: String::new(), pid: None, spawn: true, workers: Some(workers), token: None }
+}
+
+fn point(workers: u32, pairs: u32, reports: &[TrafficReport]) -> Point {
+    let spread = |figure: &dyn Fn(&TrafficReport) -> f64| Spread::of(reports.iter().map(figure).collect());
+    let gateway = |figure: fn(&super::report::GatewayUse) -> f64| {
+        spread(&move |report: &TrafficReport| report.gateway.as_ref().map_or(0.0, figure))
+    };
+    let limited = reports.iter().filter(|report| report.generator.is_limit).count();
+    Point {
+        workers,
+        pairs,
+        services: 2 * pairs,
+        window_messages: window(pairs),
+        messages_per_s: spread(&|report| report.messages_per_s),
+        gateway_cpu_us_per_message: gateway(|used| used.cpu_us_per_message.unwrap_or_default()),
+        gateway_cpu_percent: gateway(|used| used.cpu_percent),
+        generator_cpu_us_per_message: spread(&|report| {
+            report.generator.cpu_us_per_message.unwrap_or_default()
+        }),
+        rounds_limited_by_generator: u32::try_from(limited).unwrap_or(u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_stands_between_its_ends() {
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(Spread::of(vec![4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(Spread::of(vec![7.0]), Spread { median: 7.0, min: 7.0, max: 7.0 });
+    }
+
+    #[test]
+    fn as_much_is_in_flight_however_many_pairs_there_are() {
+        assert_eq!([1, 64, 512, 4096].map(window), [1024, 1024, 512, 64]);
+        assert_eq!(window(1_000_000), 1);
+    }
+}
