@@ -273,6 +273,7 @@ mod tests {
     fn each_case_is_a_point_in_both_panels_and_each_number_of_workers_a_line() {
         let points = [1, 2].into_iter().flat_map(|workers| [1, 8, 64].map(|pairs| point(workers, pairs, 0)));
         let svg = svg(&report(points.collect()));
+        assert!(roxmltree::Document::parse(&svg).is_ok(), "{svg}");
         assert_eq!((svg.matches("<circle").count(), svg.matches("<polyline").count()), (12, 4), "{svg}");
         for text in
             ["thousand messages/s", "µs for each message", "pairs of services", "1 worker<", "2 workers<"]

@@ -1,7 +1,7 @@
 //! `gateway bench reconnect`: all connections are cut at once, amid messages, and all services come back.
 //!
 //! Each service sends to the next at a steady rate, acknowledges what it gets, and asks for RECEIPTs. The cut
-//! has no close frame, as when a machine that runs all of them loses its network for a moment. What had its
+//! is a reset without a close frame, as when a process that is all of them is killed and started again. What had its
 //! RECEIPT must arrive once, and in order; what arrives again must have the delivery number it had before.
 //! What was written without getting a RECEIPT is in doubt: the gateway may never have had it.
 

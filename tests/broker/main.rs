@@ -3,6 +3,7 @@
 
 mod acknowledge;
 mod architecture;
+mod bench;
 mod bot;
 #[cfg(feature = "fault-injection")]
 mod chaos;

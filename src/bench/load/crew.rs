@@ -125,7 +125,7 @@ impl Crew {
         self.orders.set(Phase::Measuring);
     }
 
-    /// Cuts all connections at once, without a close frame; the services come back.
+    /// Resets all connections at once; the services come back.
     pub(in crate::bench) fn cut(&self) {
         self.orders.open.store(0, Ordering::Release);
         self.orders.cuts.fetch_add(1, Ordering::AcqRel);

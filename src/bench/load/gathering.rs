@@ -81,7 +81,7 @@ impl Engine {
         self.orders.open.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Cuts all connections where that is wanted: no close frame, and what was not written is gone.
+    /// Cuts all connections where that is wanted.
     pub(super) fn follow_cuts(&mut self) -> Result<(), BenchError> {
         let wanted = self.orders.cuts.load(Ordering::Acquire);
         if self.cuts == wanted {
@@ -89,6 +89,9 @@ impl Engine {
         }
         (self.cuts, self.cut_at, self.connecting) = (wanted, self.now, 0);
         for service in &mut self.services {
+            if let Some(wire) = service.wire.take() {
+                wire.reset();
+            }
             service.cut();
         }
         self.absent = (0..self.services.len()).collect();

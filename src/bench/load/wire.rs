@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::sys::socket::sockopt::{IpBindAddressNoPort, TcpNoDelay};
+use nix::sys::socket::sockopt::{self, IpBindAddressNoPort, TcpNoDelay};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
 };
@@ -124,6 +124,14 @@ impl Wire {
         buffer[..left].copy_from_slice(&self.carry);
         self.carry.clear();
         Ok(Some(left + length))
+    }
+
+    /// Ends the connection by a reset, as if the process had been killed amid its work: what waits in either
+    /// direction is gone.
+    pub(super) fn reset(self) {
+        let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        // Where that fails it ends like any other.
+        let _ = setsockopt(&self.socket, sockopt::Linger, &at_once);
     }
 
     /// Keeps the start of a frame for the next read.
