@@ -61,9 +61,9 @@ impl Gateway {
         Ok(Self { http: Http::beside(url)?, process, workers })
     }
 
-    /// Its host and port.
-    pub(super) fn authority(&self) -> &str {
-        self.http.authority()
+    /// Where it is reached.
+    pub(super) fn http(&self) -> &Http {
+        &self.http
     }
 
     /// How many workers it was started with.

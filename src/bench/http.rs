@@ -19,13 +19,15 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Http {
     /// Host and port.
     authority: String,
+    /// Where the WebSocket is, with a query where there is one.
+    path: String,
 }
 
 impl Http {
     /// Where a WebSocket's URL points to.
     pub(super) fn beside(url: &str) -> Result<Self, BenchError> {
-        let authority = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("ws"));
-        let authority = authority.as_ref().and_then(Uri::authority);
+        let uri = url.parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("ws"));
+        let authority = uri.as_ref().and_then(Uri::authority);
         let wrong = || BenchError::Option {
             option: "url",
             expected: "like ws://127.0.0.1:7117/gateway".to_owned(),
@@ -33,11 +35,16 @@ impl Http {
         };
         let authority = authority.ok_or_else(wrong)?;
         let port = authority.port_u16().unwrap_or(80);
-        Ok(Self { authority: format!("{}:{port}", authority.host()) })
+        let path = uri.as_ref().and_then(Uri::path_and_query).map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { authority: format!("{}:{port}", authority.host()), path })
     }
 
     pub(super) fn authority(&self) -> &str {
         &self.authority
+    }
+
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// The body of an answer with status 200; anything else is an error.
@@ -99,6 +106,7 @@ mod tests {
     fn the_urls_host_and_port_are_asked() {
         assert_eq!(Http::beside("ws://127.0.0.1:7117/gateway").unwrap().authority, "127.0.0.1:7117");
         assert_eq!(Http::beside("ws://gateway/gateway").unwrap().authority, "gateway:80");
+        assert_eq!(Http::beside("ws://gateway/behind/a?b=c").unwrap().path, "/behind/a?b=c");
         let error = Http::beside("localhost:1").unwrap_err().to_string();
         assert_eq!(error, "--url must be like ws://127.0.0.1:7117/gateway, not localhost:1");
     }

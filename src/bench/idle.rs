@@ -11,7 +11,7 @@ use super::load::{Crew, Pace, Plan, Shape};
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
 use super::report::{micros_each, per_second, percent, rounded, row};
-use crate::cli::{BenchIdle, Target};
+use crate::cli::BenchIdle;
 
 /// Figures of connections.
 #[derive(Debug, Clone, Serialize)]
@@ -63,7 +63,6 @@ pub(super) async fn idle(typed: &BenchIdle) -> Result<IdleReport, BenchError> {
         threads: typed.threads as usize,
         token: typed.target.token.clone(),
     };
-    let Target { .. } = &typed.target;
     Gateway::with(&typed.target, connections, async |gateway| measure(plan, typed.seconds.0, gateway).await)
         .await
 }
@@ -72,12 +71,12 @@ async fn measure(plan: Plan, length: Duration, gateway: &Gateway) -> Result<Idle
     let connections = plan.shape.services() as u64;
     let progress = Progress::new("idle");
     let rest = gateway.usage()?;
-    let mut crew = Crew::start(plan, gateway.authority())?;
+    let mut crew = Crew::start(plan, gateway.http())?;
     progress.show("connecting");
     crew.gathered().await?;
     let there = gateway.usage()?;
     progress.show("idle");
-    progress.watch(&crew, length).await?;
+    progress.watch(&crew, length).await;
     let after = gateway.usage();
     let gathered = crew.end().await?.gathered;
     let after = after?;

@@ -6,7 +6,7 @@
 //! | [`crew`] | the threads, each with an [`engine`] of its own, and what they are told to do |
 //! | [`engine`], [`gathering`], [`traffic`], [`ending`] | one thread's services: they come, send and hear, and leave |
 //! | [`service`], [`outgoing`] | one service, and the messages that it sends |
-//! | [`wire`], [`frame`] | its WebSocket |
+//! | [`wire`], [`frame`], [`endpoint`] | its WebSocket, and where that goes |
 //! | [`poller`] | what waits for sockets and for time |
 //! | [`outcome`] | what a thread found |
 //!
@@ -17,6 +17,7 @@
 
 mod crew;
 mod ending;
+mod endpoint;
 mod engine;
 mod frame;
 mod gathering;

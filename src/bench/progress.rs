@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::BenchError;
 use super::load::Crew;
 
 const WIDTH: usize = 30;
@@ -25,7 +24,7 @@ impl Progress {
     }
 
     /// Lets a load run for so long. It may end before, where it breaks.
-    pub(super) async fn watch(&self, crew: &Crew, length: Duration) -> Result<(), BenchError> {
+    pub(super) async fn watch(&self, crew: &Crew, length: Duration) {
         let (start, mut shown) = (Instant::now(), (Instant::now(), crew.arrived()));
         while start.elapsed() < length && !crew.has_ended() {
             sleep(LOOK.min(length.saturating_sub(start.elapsed()))).await;
@@ -36,7 +35,6 @@ impl Progress {
                 shown = (now, arrived);
             }
         }
-        Ok(())
     }
 
     /// Says something that stays.

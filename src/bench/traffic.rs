@@ -133,14 +133,14 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
     let Wish { bench, plan, length } = wish;
     let progress = Progress::new(bench);
     let rest = gateway.usage()?;
-    let mut crew = Crew::start(plan.clone(), gateway.authority())?;
+    let mut crew = Crew::start(plan.clone(), gateway.http())?;
     progress.show("connecting");
     crew.gathered().await?;
     crew.warm_up();
-    progress.watch(&crew, WARM_UP).await?;
+    progress.watch(&crew, WARM_UP).await;
     let (before, came_before) = (gateway.usage(), crew.arrived());
     crew.measure();
-    progress.watch(&crew, length).await?;
+    progress.watch(&crew, length).await;
     let (after, came) = (gateway.usage(), crew.arrived());
     // First what the load says of an end: that the gateway's process is gone as well explains less.
     let outcome = crew.end().await?;

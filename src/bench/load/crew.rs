@@ -1,6 +1,5 @@
 //! The threads of the load, and what they are told to do.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,10 +7,12 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use super::endpoint::Endpoint;
 use super::engine::Engine;
 use super::outcome::Outcome;
 use super::plan::Plan;
 use crate::bench::BenchError;
+use crate::bench::http::Http;
 
 /// Between two looks at what the threads have done.
 const LOOK: Duration = Duration::from_millis(2);
@@ -61,9 +62,9 @@ pub(in crate::bench) struct Crew {
 }
 
 impl Crew {
-    /// Starts the threads; their services connect to `authority`, a host and a port.
-    pub(in crate::bench) fn start(plan: Plan, authority: &str) -> Result<Self, BenchError> {
-        let address = resolve(authority)?;
+    /// Starts the threads, whose services connect to that gateway.
+    pub(in crate::bench) fn start(plan: Plan, http: &Http) -> Result<Self, BenchError> {
+        let endpoint = Arc::new(Endpoint::of(http)?);
         let orders = Arc::new(Orders {
             phase: AtomicU8::new(Phase::Gathering as u8),
             cuts: AtomicU32::new(0),
@@ -73,10 +74,10 @@ impl Crew {
         });
         let (plan, salt) = (Arc::new(plan), fastrand::u32(..));
         let thread = |part| {
-            let (plan, orders) = (Arc::clone(&plan), Arc::clone(&orders));
+            let (plan, endpoint, orders) = (Arc::clone(&plan), Arc::clone(&endpoint), Arc::clone(&orders));
             tokio::task::spawn_blocking(move || {
                 let worked =
-                    Engine::new(plan, part, salt, address, Arc::clone(&orders)).and_then(Engine::work);
+                    Engine::new(plan, part, salt, endpoint, Arc::clone(&orders)).and_then(Engine::work);
                 if worked.is_err() {
                     orders.set(Phase::Abandoned);
                 }
@@ -166,10 +167,4 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.orders.set(Phase::Abandoned);
     }
-}
-
-fn resolve(authority: &str) -> Result<SocketAddr, BenchError> {
-    let failed = |reason: String| BenchError::Unreachable { authority: authority.to_owned(), reason };
-    let mut found = authority.to_socket_addrs().map_err(|error| failed(error.to_string()))?;
-    found.next().ok_or_else(|| failed("the name has no address".to_owned()))
 }

@@ -1,13 +1,13 @@
 //! One thread's services, and the loop that serves them.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::crew::{Orders, Phase};
+use super::endpoint::Endpoint;
 use super::frame::{self, Frame};
 use super::outcome::Outcome;
 use super::outgoing::Outgoing;
@@ -27,7 +27,7 @@ const TOPIC: &str = "bench:load";
 pub(super) struct Engine {
     pub(super) plan: Arc<Plan>,
     pub(super) orders: Arc<Orders>,
-    pub(super) address: SocketAddr,
+    pub(super) endpoint: Arc<Endpoint>,
     /// The place of the first service among those of all threads.
     pub(super) first: usize,
     /// What stands in front of a source's place in each message, less its first brace.
@@ -60,7 +60,7 @@ impl Engine {
         plan: Arc<Plan>,
         part: Range<usize>,
         salt: u32,
-        address: SocketAddr,
+        endpoint: Arc<Endpoint>,
         orders: Arc<Orders>,
     ) -> Result<Self, BenchError> {
         let prefix = format!("bench-{salt:08x}-");
@@ -81,7 +81,7 @@ impl Engine {
         }
         Ok(Self {
             orders,
-            address,
+            endpoint,
             first,
             before_index: format!(r#""s":"{prefix}"#),
             absent: (0..services.len()).collect(),

@@ -20,7 +20,7 @@ impl Engine {
         while self.connecting < CONNECTING_AT_ONCE {
             let Some(place) = self.absent.pop_front() else { return Ok(()) };
             let service = &mut self.services[place];
-            let wire = Wire::start(self.address, self.first + place, service.mask);
+            let wire = Wire::start(&self.endpoint, self.first + place, service.mask);
             let wire = wire.map_err(|error| BenchError::NoSocket { name: service.name.clone(), error })?;
             self.poller.add(&wire, place, true).map_err(BenchError::Poll)?;
             service.wire = Some(wire);
@@ -104,7 +104,10 @@ impl Engine {
         match error.kind() {
             io::ErrorKind::UnexpectedEof if is_connected => BenchError::Ended { name },
             _ if is_connected => BenchError::Broke { name, reason: error.to_string() },
-            _ => BenchError::Unreachable { authority: self.address.to_string(), reason: error.to_string() },
+            _ => BenchError::Unreachable {
+                authority: self.endpoint.address.to_string(),
+                reason: error.to_string(),
+            },
         }
     }
 

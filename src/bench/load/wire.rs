@@ -1,7 +1,7 @@
 //! One WebSocket, without blocking and without an async runtime.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::sockopt::{self, IpBindAddressNoPort, TcpNoDelay};
@@ -11,14 +11,13 @@ use nix::sys::socket::{
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::endpoint::Endpoint;
 use super::frame;
 
 /// How much is read at once.
 pub(super) const READ_BYTES: usize = 256 << 10;
 /// The longest head of an answer to the handshake.
 const MAX_HEAD_BYTES: usize = 8 << 10;
-/// So many connections have one loopback address as their source, of 28,232 ports that Linux gives out.
-const CONNECTIONS_PER_SOURCE: usize = 20_000;
 
 pub(super) struct Wire {
     socket: TcpStream,
@@ -35,14 +34,14 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Begins to connect. `index` tells which source address it has, where a loopback address would run
-    /// out of ports.
-    pub(super) fn start(address: SocketAddr, index: usize, mask: [u8; 4]) -> io::Result<Self> {
+    /// Begins to connect, as connection number `index` of all.
+    pub(super) fn start(endpoint: &Endpoint, index: usize, mask: [u8; 4]) -> io::Result<Self> {
+        let address = endpoint.address;
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
         let socket = socket(family, SockType::Stream, flags, None)?;
         setsockopt(&socket, TcpNoDelay, &true)?;
-        if let Some(source) = source(address, index) {
+        if let Some(source) = endpoint.source(index) {
             setsockopt(&socket, IpBindAddressNoPort, &true)?;
             bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
         }
@@ -50,26 +49,16 @@ impl Wire {
             Ok(()) | Err(nix::Error::EINPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        let mut wire = Self {
+        let key = generate_key();
+        Ok(Self {
             socket: TcpStream::from(socket),
-            key: Some(generate_key()),
+            out: endpoint.request(&key).into_bytes(),
+            key: Some(key),
             mask,
-            out: Vec::new(),
             written: 0,
             carry: Vec::new(),
             is_watched: true,
-        };
-        wire.ask(address);
-        Ok(wire)
-    }
-
-    fn ask(&mut self, address: SocketAddr) {
-        let key = self.key.as_deref().unwrap_or_default();
-        let request = format!(
-            "GET /gateway HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-        );
-        self.out.extend_from_slice(request.as_bytes());
+        })
     }
 
     /// Whether it is a WebSocket already.
@@ -168,26 +157,5 @@ impl Wire {
 impl AsFd for Wire {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Where a connection comes from, where the gateway is on the loopback and one address may not do.
-fn source(address: SocketAddr, index: usize) -> Option<IpAddr> {
-    let further = u8::try_from(index / CONNECTIONS_PER_SOURCE).ok().filter(|further| *further > 0)?;
-    let is_loopback = address.is_ipv4() && address.ip().is_loopback();
-    is_loopback.then(|| Ipv4Addr::new(127, 0, 1, further).into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_loopback_address_is_the_source_of_as_many_connections_as_it_has_ports_for() {
-        let loopback = "127.0.0.1:1".parse().unwrap();
-        assert_eq!(source(loopback, 19_999), None);
-        assert_eq!(source(loopback, 20_000), Some(Ipv4Addr::new(127, 0, 1, 1).into()));
-        assert_eq!(source(loopback, 40_000), Some(Ipv4Addr::new(127, 0, 1, 2).into()));
-        assert_eq!(source("192.0.2.1:1".parse().unwrap(), 40_000), None);
     }
 }
