@@ -81,6 +81,8 @@ pub enum BenchError {
     Unreachable { authority: String, reason: String },
     #[error("only {open} of {services} services were connected, and no more came for {seconds} s")]
     NotConnected { open: u64, services: u64, seconds: u64 },
+    #[error("/proc/stat does not tell what CPU time the machine used: {reason}")]
+    Machine { reason: std::io::Error },
     #[error("{path}: {reason}")]
     Plot { path: String, reason: String },
     #[error("the limit of open files cannot be raised: {reason}")]

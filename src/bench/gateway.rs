@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::BenchError;
 use super::http::Http;
-use super::process::{CpuClock, resident_kib};
+use super::process::{CpuClock, machine_cpu, resident_kib};
 use super::spawned::Spawned;
 use crate::cli::Target;
 
@@ -25,6 +25,8 @@ pub(super) struct Usage {
     pub(super) gateway: Option<(Duration, u64)>,
     /// CPU time of this process.
     pub(super) own_cpu: Duration,
+    /// CPU time of all processes of the machine.
+    pub(super) machine_cpu: Duration,
 }
 
 impl Gateway {
@@ -77,6 +79,7 @@ impl Gateway {
             at: Instant::now(),
             gateway: self.process.map(of).transpose()?,
             own_cpu: CpuClock::of(std::process::id())?.read()?,
+            machine_cpu: machine_cpu().map_err(|reason| BenchError::Machine { reason })?,
         })
     }
 }

@@ -10,7 +10,7 @@ use super::gateway::Gateway;
 use super::load::{Crew, Pace, Plan, Shape};
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
-use super::report::{micros_each, per_second, percent, rounded, row};
+use super::report::{Machine, micros_each, per_second, percent, rounded, row};
 use crate::cli::BenchIdle;
 
 /// Figures of connections.
@@ -30,6 +30,8 @@ pub(super) struct IdleReport {
     pub(super) idle_seconds: f64,
     /// `None`: its process is not known.
     pub(super) gateway: Option<IdleGateway>,
+    /// While they connected.
+    pub(super) machine: Machine,
     /// Whether all were still there at the end.
     pub(super) passed: bool,
 }
@@ -100,6 +102,7 @@ async fn measure(plan: Plan, length: Duration, gateway: &Gateway) -> Result<Idle
         generator_cpu_us_per_connection: micros_each(there.own_cpu.saturating_sub(rest.own_cpu), connections),
         idle_seconds: rounded((after.at - there.at).as_secs_f64()),
         gateway: rest.gateway.and_then(used),
+        machine: Machine::between(&rest, &there),
         // A connection that ends breaks the run off, with its name.
         passed: true,
     })
@@ -129,6 +132,7 @@ impl fmt::Display for IdleReport {
         }
         let own = self.generator_cpu_us_per_connection.unwrap_or_default();
         row(formatter, "generator", &format_args!("{own:.1} µs of CPU for each to connect"))?;
+        row(formatter, "machine", &self.machine)?;
         write!(formatter, "{:<13}ok: all were still there at the end", "checks")
     }
 }

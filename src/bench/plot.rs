@@ -14,7 +14,7 @@ use super::scaling::{Point, ScalingReport, Spread};
 use crate::cli::BenchPlot;
 
 const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 390.0;
+const HEIGHT: f64 = 370.0;
 /// Of one panel's axes.
 const PANEL: (f64, f64) = (330.0, 230.0);
 const TOP: f64 = 76.0;
@@ -70,7 +70,7 @@ fn svg(report: &ScalingReport) -> String {
     );
     let panels: [(&str, &str, Figure); 2] = [
         ("Throughput", "thousand messages/s", |point| point.messages_per_s.scaled(1e-3)),
-        ("The gateway's CPU time", "µs for each message", |point| point.gateway_cpu_us_per_message),
+        ("Gateway CPU", "µs for each message", |point| point.gateway_cpu_us_per_message),
     ];
     for (left, (title, unit, figure)) in LEFT.into_iter().zip(panels) {
         panel(&mut out, report, left, title, unit, figure);
@@ -252,6 +252,7 @@ mod tests {
             gateway_cpu_us_per_message: spread(0.5),
             gateway_cpu_percent: spread(50.0),
             generator_cpu_us_per_message: spread(0.3),
+            others_cpu_percent: spread(5.0),
             rounds_limited_by_generator: limited,
         }
     }

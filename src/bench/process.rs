@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::{BenchError, wrong_option};
 
@@ -42,6 +42,20 @@ pub(super) fn resident_kib(pid: u32) -> Result<u64, BenchError> {
     resident.ok_or_else(|| BenchError::NoProcess { pid, reason: io::ErrorKind::NotFound.into() })
 }
 
+/// The CPU time that all processes of the machine together have used, and what a hypervisor took.
+pub(super) fn machine_cpu() -> io::Result<Duration> {
+    // user nice system idle iowait irq softirq steal, in ticks; guests are within user (proc_stat(5)).
+    const WAITING: [usize; 2] = [3, 4];
+    const COLUMNS: usize = 8;
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let ticks = line.split_whitespace().take(COLUMNS).enumerate();
+    let busy =
+        ticks.filter(|(column, _)| !WAITING.contains(column)).filter_map(|(_, it)| it.parse::<u64>().ok());
+    let ticks_per_second = sysconf(SysconfVar::CLK_TCK)?.and_then(|it| u64::try_from(it).ok()).unwrap_or(100);
+    Ok(Duration::from_micros(busy.sum::<u64>() * 1_000_000 / ticks_per_second.max(1)))
+}
+
 /// How many descriptors a process has open.
 pub(super) fn descriptors(pid: u32) -> Result<usize, BenchError> {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));
@@ -73,6 +87,16 @@ mod tests {
         let clock = CpuClock::of(std::process::id()).expect("a clock");
         let before = clock.read().expect("a time");
         while clock.read().expect("a time") == before {}
+    }
+
+    #[test]
+    fn what_one_process_uses_the_machine_uses() {
+        let clock = CpuClock::of(std::process::id()).expect("a clock");
+        let (own, all) = (clock.read().expect("a time"), machine_cpu().expect("a time"));
+        // The kernel counts the machine's time in ticks: a few of them may be missing.
+        while clock.read().expect("a time").saturating_sub(own) < Duration::from_millis(300) {}
+        let used = machine_cpu().expect("a time").saturating_sub(all);
+        assert!(used >= Duration::from_millis(200), "{used:?}");
     }
 
     #[test]

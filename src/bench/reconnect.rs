@@ -15,7 +15,7 @@ use super::gateway::Gateway;
 use super::load::{Crew, Outcome, Pace, Plan, Shape};
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
-use super::report::{GatewayUse, Percentiles, per_second, rounded, row};
+use super::report::{GatewayUse, Machine, Percentiles, per_second, rounded, row};
 use super::traffic::{checked_rate, checked_size};
 use super::{BenchError, wrong_option};
 use crate::cli::BenchReconnect;
@@ -44,6 +44,7 @@ pub(super) struct ReconnectReport {
     pub(super) latency: Percentiles,
     /// `None`: its process is not known.
     pub(super) gateway: Option<GatewayUse>,
+    pub(super) machine: Machine,
     pub(super) checks: Checks,
     /// What the gateway said to the first message that it refused.
     pub(super) first_refusal: Option<String>,
@@ -107,6 +108,7 @@ async fn measure(
         not_resumed,
         latency: Percentiles::of(&latency),
         gateway: GatewayUse::between(&rest, &before, &after, came - came_before),
+        machine: Machine::between(&before, &after),
         checks,
         first_refusal: refusal,
         passed: checks.passed() && not_resumed == 0,
@@ -131,6 +133,7 @@ impl fmt::Display for ReconnectReport {
         if let Some(gateway) = &self.gateway {
             row(formatter, "gateway", gateway)?;
         }
+        row(formatter, "machine", &self.machine)?;
         if let Some(refusal) = &self.first_refusal {
             row(formatter, "refused", refusal)?;
         }

@@ -35,6 +35,16 @@ pub(super) struct GeneratorUse {
     pub(super) is_limit: bool,
 }
 
+/// What else went on where it was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct Machine {
+    pub(super) cores: usize,
+    /// Of one core, by processes other than the gateway and the load, and by a hypervisor; `None` where the
+    /// gateway's process is not known. Figures from a machine that is busy with something else say
+    /// little.
+    pub(super) others_cpu_percent: Option<f64>,
+}
+
 /// A distribution of times, by an HDR histogram with three digits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(super) struct Percentiles {
@@ -75,6 +85,22 @@ impl GeneratorUse {
     }
 }
 
+impl Machine {
+    pub(super) fn between(before: &Usage, after: &Usage) -> Self {
+        let used = |usage: &Usage| Some((usage.machine_cpu, usage.gateway?.0 + usage.own_cpu));
+        let others = used(before).zip(used(after)).map(|((all, known), (all_after, known_after))| {
+            let all = all_after.saturating_sub(all);
+            percent(all.saturating_sub(known_after.saturating_sub(known)), after.at - before.at)
+        });
+        Self { cores: cores(), others_cpu_percent: others }
+    }
+}
+
+/// How many cores this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 impl Percentiles {
     /// Of times in ns.
     pub(super) fn of(times: &Histogram<u64>) -> Self {
@@ -105,6 +131,15 @@ impl fmt::Display for GatewayUse {
         let Self { cpu_us_per_message, cpu_percent, resident_before_kib, resident_kib } = self;
         each(formatter, *cpu_us_per_message, *cpu_percent)?;
         write!(formatter, "; {resident_before_kib} KiB resident before, {resident_kib} KiB then")
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cores = self.cores;
+        write!(formatter, "{cores} {}", if cores == 1 { "core" } else { "cores" })?;
+        let Some(percent) = self.others_cpu_percent else { return Ok(()) };
+        write!(formatter, "; others used {percent:.0} % of one")
     }
 }
 
@@ -193,7 +228,8 @@ mod tests {
     fn usage(start: Instant, at_ms: u64, gateway_ms: u64, own_ms: u64) -> Usage {
         let millis = Duration::from_millis;
         let gateway = Some((millis(gateway_ms), 10 + at_ms));
-        Usage { at: start + millis(at_ms), gateway, own_cpu: millis(own_ms) }
+        let machine_cpu = millis(gateway_ms + own_ms + at_ms / 4);
+        Usage { at: start + millis(at_ms), gateway, own_cpu: millis(own_ms), machine_cpu }
     }
 
     #[test]
@@ -214,6 +250,7 @@ mod tests {
         let generator = GeneratorUse::between(before, after, 0, 1, false);
         assert_eq!((generator.cpu_us_per_message, generator.is_limit), (None, false));
         assert!((generator.cpu_percent - 89.0).abs() < 1e-9);
+        assert_eq!(Machine::between(before, after).others_cpu_percent, Some(25.0));
     }
 
     #[test]

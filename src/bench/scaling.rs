@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::BenchError;
 use super::load::{Pace, Plan, Shape};
 use super::progress::Progress;
+use super::report::cores;
 use super::traffic::{TrafficReport, Wish, checked_size, traffic};
 use crate::cli::{BenchScaling, Target};
 
@@ -49,6 +50,8 @@ pub(super) struct Point {
     /// Of the gateway, of one core.
     pub(super) gateway_cpu_percent: Spread,
     pub(super) generator_cpu_us_per_message: Spread,
+    /// Of one core, by processes other than the gateway and the load.
+    pub(super) others_cpu_percent: Spread,
     /// Rounds in which the load had no time left.
     pub(super) rounds_limited_by_generator: u32,
 }
@@ -97,7 +100,7 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
         size_bytes: typed.size,
         seconds: typed.seconds.0.as_secs_f64(),
         rounds: typed.rounds,
-        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cores: cores(),
         generator_threads: typed.threads,
         points: points.collect(),
         passed,
@@ -144,6 +147,7 @@ fn point(workers: u32, pairs: u32, reports: &[TrafficReport]) -> Point {
         generator_cpu_us_per_message: spread(&|report| {
             report.generator.cpu_us_per_message.unwrap_or_default()
         }),
+        others_cpu_percent: spread(&|report| report.machine.others_cpu_percent.unwrap_or_default()),
         rounds_limited_by_generator: u32::try_from(limited).unwrap_or(u32::MAX),
     }
 }

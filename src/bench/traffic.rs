@@ -12,7 +12,7 @@ use super::load::{Crew, Outcome, Pace, Plan, Shape};
 use super::pattern::Pattern;
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
-use super::report::{GatewayUse, GeneratorUse, Percentiles, as_f64, per_second, rounded, row};
+use super::report::{GatewayUse, GeneratorUse, Machine, Percentiles, as_f64, per_second, rounded, row};
 use super::{BenchError, wrong_option};
 use crate::cli::{BenchFanIn, BenchLatency, BenchPairs, Load, Target};
 
@@ -46,6 +46,7 @@ pub(super) struct TrafficReport {
     /// `None`: its process is not known.
     pub(super) gateway: Option<GatewayUse>,
     pub(super) generator: GeneratorUse,
+    pub(super) machine: Machine,
     /// From when each message was due until it had come; `None` without a rate.
     pub(super) latency: Option<Percentiles>,
     /// From when each message was due until it was written, of those that nothing held back: how late the
@@ -165,6 +166,7 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
         data_mb_per_s: rounded(messages_per_s * as_f64(size as u64) / 1e6),
         gateway: GatewayUse::between(&rest, &before, &after, messages),
         generator: GeneratorUse::between(&before, &after, messages, threads, spin),
+        machine: Machine::between(&before, &after),
         latency: rate.map(|_| Percentiles::of(&latency)),
         lateness: rate.map(|_| Percentiles::of(&lateness)),
         held_messages: held,
@@ -197,6 +199,7 @@ impl fmt::Display for TrafficReport {
             row(formatter, "gateway", gateway)?;
         }
         row(formatter, "generator", &self.generator)?;
+        row(formatter, "machine", &self.machine)?;
         if let Some(refusal) = &self.first_refusal {
             row(formatter, "refused", refusal)?;
         }

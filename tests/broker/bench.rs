@@ -78,6 +78,7 @@ fn consistent(report: &Value) {
         let percent = number(report, &format!("/{process}/cpu_percent"));
         assert!(percent > 0.0 && near(each * rate / 1e4, percent), "{process}: {report:#}");
     }
+    assert!(count(report, "/machine/cores") > 0 && number(report, "/machine/others_cpu_percent") >= 0.0);
     assert!(number(report, "/gateway/resident_before_kib") > 1024.0, "{report:#}");
     assert!(number(report, "/gateway/resident_kib") > 1024.0, "{report:#}");
 }
