@@ -89,6 +89,8 @@ pub enum BenchError {
     DescriptorLimit { reason: nix::Error },
     #[error("sockets cannot be waited for: {0}")]
     Poll(nix::Error),
+    #[error("it was interrupted")]
+    Interrupted,
     #[error("another thread of the load has failed")]
     Abandoned,
     #[error("a thread of the load panicked: {0}")]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::BenchError;
 use super::http::Http;
 use super::process::{CpuClock, machine_cpu, resident_kib};
@@ -29,6 +31,25 @@ pub(super) struct Usage {
     pub(super) machine_cpu: Duration,
 }
 
+/// What comes of a run, unless somebody wants it to end: then the gateway that was started for it must not
+/// stay behind.
+async fn uninterrupted<R>(run: impl Future<Output = Result<R, BenchError>>) -> Result<R, BenchError> {
+    tokio::select! {
+        ran = run => ran,
+        () = asked_to_stop() => Err(BenchError::Interrupted),
+    }
+}
+
+/// Resolves at SIGINT and SIGTERM.
+pub(super) async fn asked_to_stop() {
+    let signals = signal(SignalKind::interrupt()).and_then(|it| Ok((it, signal(SignalKind::terminate())?)));
+    let Ok((mut interrupt, mut terminate)) = signals else { return std::future::pending().await };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 impl Gateway {
     /// Runs something on the gateway that was asked for; with room for so many services, where it is started
     /// for that.
@@ -38,7 +59,8 @@ impl Gateway {
         run: impl AsyncFnOnce(&Self) -> Result<R, BenchError>,
     ) -> Result<R, BenchError> {
         if !target.spawn {
-            return run(&Self::new(&target.url, target.pid, None)?).await;
+            let gateway = Self::new(&target.url, target.pid, None)?;
+            return uninterrupted(run(&gateway)).await;
         }
         let connections = (services + SPARE_CONNECTIONS).max(10_000).to_string();
         let sessions = (2 * (services + SPARE_CONNECTIONS)).max(20_000).to_string();
@@ -50,10 +72,11 @@ impl Gateway {
         }
         let spawned = Spawned::start(&flags).await?;
         let gateway = Self::new(&spawned.url(), Some(spawned.pid()), target.workers)?;
-        let ran = run(&gateway).await;
+        let ran = uninterrupted(run(&gateway)).await;
         let log = spawned.log();
         match ran {
             Ok(report) => spawned.stop().await.map(|()| report),
+            Err(BenchError::Interrupted) => spawned.stop().await.and(Err(BenchError::Interrupted)),
             Err(error) => Err(BenchError::Broken { error: error.into(), log }),
         }
     }

@@ -35,7 +35,6 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
@@ -47,6 +46,7 @@ pub use self::report::SoakReport;
 pub use self::sample::Sample;
 use self::world::{Stage, World};
 use super::BenchError;
+use super::gateway::asked_to_stop;
 use super::http::Http;
 use super::spawned::Spawned;
 
@@ -261,14 +261,4 @@ async fn eventually(
         sleep(LOOK).await;
     }
     Ok(true)
-}
-
-/// Resolves at SIGINT and SIGTERM.
-async fn asked_to_stop() {
-    let signals = signal(SignalKind::interrupt()).and_then(|it| Ok((it, signal(SignalKind::terminate())?)));
-    let Ok((mut interrupt, mut terminate)) = signals else { return std::future::pending().await };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }

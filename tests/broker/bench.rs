@@ -6,7 +6,8 @@ mod relay;
 
 use std::process::{Child, Output, Stdio};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use self::relay::Tamper;
@@ -291,6 +292,37 @@ fn a_gateway_that_ends_amid_a_bench_is_told() {
     let (code, stdout, stderr) = end(bench);
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     assert!(stderr.contains(": the connection "), "{stderr}");
+}
+
+/// The process that a process started.
+fn child_of(parent: u32) -> Option<Pid> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    let mut children = stats.filter_map(|stat| {
+        // pid (name) state ppid …: proc_pid_stat(5).
+        let (pid, rest) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1);
+        (rest.split(' ').nth(1)? == parent.to_string()).then(|| pid.parse().ok().map(Pid::from_raw))?
+    });
+    children.next()
+}
+
+#[test]
+fn a_gateway_that_was_started_for_a_bench_does_not_outlive_it() {
+    for stop in [Signal::SIGINT, Signal::SIGTERM] {
+        let bench = start("pairs -P 1 --seconds 3600 --spawn");
+        let gateway = eventually("a gateway is started", || child_of(bench.id()));
+        // It serves: only then the signals are for a run that is under way.
+        eventually("it listens", || {
+            let sockets = std::fs::read_dir(format!("/proc/{gateway}/fd")).ok()?.flatten();
+            let open = sockets.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+            (open.filter(|path| path.to_string_lossy().starts_with("socket:")).count() >= 4).then_some(())
+        });
+        kill(Pid::from_raw(bench.id().cast_signed()), stop).unwrap();
+        let (code, stdout, stderr) = end(bench);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stop}: {stderr}");
+        assert_eq!(stderr, "gateway: it was interrupted\n", "{stop}");
+        assert_eq!(kill(gateway, None), Err(nix::Error::ESRCH), "{stop}: the gateway is still there");
+    }
 }
 
 #[test]
