@@ -57,8 +57,13 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
         }
         Bench::Plot(typed) => plot(&typed).map(|()| true),
         Bench::Soak(typed) => {
+            let is_json = typed.json;
             let report = soaked(typed).await?;
-            println!("{report}");
+            if is_json {
+                println!("{}", json(&report.to_json()));
+            } else {
+                println!("{report}");
+            }
             Ok(report.passed())
         }
     }
@@ -83,7 +88,10 @@ fn json(report: &impl Serialize) -> String {
 }
 
 async fn soaked(typed: BenchSoak) -> Result<SoakReport, BenchError> {
-    soak(soak_options(typed)?, |line| println!("{line}")).await
+    let is_json = typed.json;
+    // What is told meanwhile is no part of the object.
+    let tell = |line: &str| if is_json { eprintln!("{line}") } else { println!("{line}") };
+    soak(soak_options(typed)?, tell).await
 }
 
 fn failed(error: &dyn Display) -> ExitCode {
@@ -92,7 +100,7 @@ fn failed(error: &dyn Display) -> ExitCode {
 }
 
 fn soak_options(typed: BenchSoak) -> Result<SoakOptions, BenchError> {
-    let BenchSoak { url, pid, spawn: _, services, minutes, interval, rate, seed } = typed;
+    let BenchSoak { url, pid, spawn: _, services, minutes, interval, rate, seed, json: _ } = typed;
     if !(0.0..=MAX_MINUTES).contains(&minutes) {
         return Err(wrong_option("minutes", format!("from 0 to {MAX_MINUTES}"), minutes));
     }

@@ -10,7 +10,7 @@
 //! | [`strangers`] | connections that are no services |
 //! | [`message`], [`arrivals`], [`outstanding`], [`leases`] | the checks: content, order, that each message ends once, shard ids |
 //! | [`world`], [`faults`] | what all share, and what was wrong |
-//! | [`sample`], [`report`] | a line, and the end |
+//! | [`sample`], [`report`], [`json`] | a line, and the end |
 //!
 //! What is strict: between services that stay connected nothing may be missing, and neither may
 //! anything that an acknowledging service was sent. What is not: where a connection ends, the
@@ -20,6 +20,7 @@ mod arrivals;
 mod cast;
 mod desk;
 mod faults;
+mod json;
 mod leases;
 mod message;
 mod options;

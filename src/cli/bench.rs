@@ -266,6 +266,9 @@ pub struct BenchSoak {
     /// What every choice is made from [default: another one each time, which is printed]
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Print one JSON object at the end instead of the report; what is told meanwhile goes to stderr.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

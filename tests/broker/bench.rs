@@ -354,6 +354,25 @@ fn nothing_of_a_bench_stays_in_the_gateway() {
 }
 
 #[test]
+fn a_soak_is_told_as_one_object_too() {
+    let line = "soak --spawn --services 20 --minutes 0.05 --interval 1 --rate 200 --seed 1 --json";
+    let (code, stdout, stderr) = run(line);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stdout}"));
+    assert_eq!((&report["bench"], &report["passed"]), (&"soak".into(), &true.into()), "{report:#}");
+    let samples = report["samples"].as_array().unwrap();
+    assert!(samples.len() >= 2, "{report:#}");
+    for sample in samples.iter().chain([&report["before"], &report["after"]]) {
+        let of = |name: &str| count(sample, &format!("/{name}"));
+        let ended = of("delivered") + of("returned") + of("dead") + of("queued");
+        assert_eq!(of("accepted"), ended, "{sample:#}");
+        assert!(of("resident_kib") > 1024, "{sample:#}");
+    }
+    assert!(count(&report, "/after/accepted") > 100, "{report:#}");
+    assert!(stderr.starts_with("seed 1, 20 services, "), "{stderr}");
+}
+
+#[test]
 fn scaling_is_measured_in_every_case_and_drawn() {
     let directory = tempfile::tempdir().unwrap();
     let (json, svg) = (directory.path().join("scaling.json"), directory.path().join("scaling.svg"));

@@ -110,6 +110,16 @@ impl Found {
     pub(super) fn is_empty(&self) -> bool {
         self.by_kind.is_empty()
     }
+
+    /// How many there are of each kind, by its name.
+    pub(super) fn by_kind(&self) -> BTreeMap<&'static str, u64> {
+        self.by_kind.iter().map(|(fault, count)| (fault.as_str(), *count)).collect()
+    }
+
+    /// The first ones in full.
+    pub(super) fn details(&self) -> &[String] {
+        &self.details
+    }
 }
 
 impl fmt::Display for Found {

@@ -39,7 +39,7 @@ impl SoakReport {
     }
 
     /// Whether the services left nothing behind.
-    fn has_let_go(&self) -> bool {
+    pub(super) fn has_let_go(&self) -> bool {
         self.after.let_go_since(&self.before)
     }
 
