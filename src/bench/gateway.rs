@@ -31,15 +31,6 @@ pub(super) struct Usage {
     pub(super) machine_cpu: Duration,
 }
 
-/// What comes of a run, unless somebody wants it to end: then the gateway that was started for it must not
-/// stay behind.
-async fn uninterrupted<R>(run: impl Future<Output = Result<R, BenchError>>) -> Result<R, BenchError> {
-    tokio::select! {
-        ran = run => ran,
-        () = asked_to_stop() => Err(BenchError::Interrupted),
-    }
-}
-
 /// Resolves at SIGINT and SIGTERM.
 pub(super) async fn asked_to_stop() {
     let signals = signal(SignalKind::interrupt()).and_then(|it| Ok((it, signal(SignalKind::terminate())?)));
@@ -60,7 +51,7 @@ impl Gateway {
     ) -> Result<R, BenchError> {
         if !target.spawn {
             let gateway = Self::new(&target.url, target.pid, None)?;
-            return uninterrupted(run(&gateway)).await;
+            return run(&gateway).await;
         }
         let connections = (services + SPARE_CONNECTIONS).max(10_000).to_string();
         let sessions = (2 * (services + SPARE_CONNECTIONS)).max(20_000).to_string();
@@ -70,9 +61,20 @@ impl Gateway {
         if let Some(workers) = &workers {
             flags.extend(["--workers", workers]);
         }
-        let spawned = Spawned::start(&flags).await?;
+        // Whoever ends the bench ends that gateway too, at any time.
+        let asked = asked_to_stop();
+        tokio::pin!(asked);
+        let spawned = tokio::select! {
+            biased;
+            () = &mut asked => return Err(BenchError::Interrupted),
+            started = Spawned::start(&flags) => started?,
+        };
         let gateway = Self::new(&spawned.url(), Some(spawned.pid()), target.workers)?;
-        let ran = uninterrupted(run(&gateway)).await;
+        let ran = tokio::select! {
+            biased;
+            () = &mut asked => Err(BenchError::Interrupted),
+            ran = run(&gateway) => ran,
+        };
         let log = spawned.log();
         match ran {
             Ok(report) => spawned.stop().await.map(|()| report),

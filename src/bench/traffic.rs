@@ -18,8 +18,8 @@ use crate::cli::{BenchFanIn, BenchLatency, BenchPairs, Load, Target};
 
 /// Sent before it is measured: buffers grow, caches fill, and connections find their pace.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// The fastest schedule: one message each ns.
-const MAX_RATE: f64 = 1e9;
+/// The fastest schedule: more than one thread can look at.
+const MAX_RATE: f64 = 1e7;
 
 /// Figures of messages that were sent and arrived.
 #[derive(Debug, Clone, Serialize)]
@@ -54,6 +54,9 @@ pub(super) struct TrafficReport {
     pub(super) lateness: Option<Percentiles>,
     /// Messages that were held back by a full window or a full socket.
     pub(super) held_messages: u64,
+    /// Those of them that were still held back at the end, and never sent: they are in `latency` with the
+    /// time until then.
+    pub(super) unsent_messages: u64,
     /// Of all messages, those of the warm-up included.
     pub(super) checks: Checks,
     /// What the gateway said to the first message that it refused.
@@ -149,7 +152,7 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
     let (before, after, messages) = (before?, after?, came - came_before);
     let Plan { shape, size, window, pace, ack, spin, threads, .. } = plan;
     let messages_per_s = per_second(messages, after.at - before.at);
-    let Outcome { checks, latency, lateness, held, refusal, .. } = outcome;
+    let Outcome { checks, latency, lateness, held, unsent, refusal, .. } = outcome;
     let rate = if let Pace::Rate(rate) = pace { Some(rate) } else { None };
     let threads = shape.threads(threads);
     Ok(TrafficReport {
@@ -170,6 +173,7 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
         latency: rate.map(|_| Percentiles::of(&latency)),
         lateness: rate.map(|_| Percentiles::of(&lateness)),
         held_messages: held,
+        unsent_messages: unsent,
         checks,
         first_refusal: refusal,
         passed: checks.passed(),
@@ -193,7 +197,9 @@ impl fmt::Display for TrafficReport {
             row(formatter, "latency µs", latency)?;
         }
         if let Some(lateness) = &self.lateness {
-            row(formatter, "sent late µs", &format_args!("{lateness}; {} held back", self.held_messages))?;
+            let Self { held_messages, unsent_messages, .. } = self;
+            let held = format_args!("{lateness}; {held_messages} held back, {unsent_messages} to the end");
+            row(formatter, "sent late µs", &held)?;
         }
         if let Some(gateway) = &self.gateway {
             row(formatter, "gateway", gateway)?;

@@ -118,7 +118,7 @@ impl Engine {
                     self.measured.start = self.measured.start.min(self.now);
                 }
                 Phase::Settling => {
-                    self.measured.end = self.measured.end.min(self.now);
+                    self.stop_sending();
                     if self.has_settled() {
                         return Ok(self.leave());
                     }

@@ -21,6 +21,8 @@ pub(in crate::bench) struct Outcome {
     pub(in crate::bench) lateness: Histogram<u64>,
     /// Messages that were held back: by a full window, a full socket, or a connection that was away.
     pub(in crate::bench) held: u64,
+    /// Messages that were due and still held back at the end.
+    pub(in crate::bench) unsent: u64,
     /// From the cut of all connections until each service was back, in ns.
     pub(in crate::bench) back: Histogram<u64>,
     /// Services that came back and did not resume their session.
@@ -38,6 +40,7 @@ impl Outcome {
             latency: histogram(),
             lateness: histogram(),
             held: 0,
+            unsent: 0,
             back: histogram(),
             not_resumed: 0,
             gathered: Duration::ZERO,
@@ -55,6 +58,7 @@ impl Outcome {
             own.add(more).expect("all have the same bounds");
         }
         self.held += other.held;
+        self.unsent += other.unsent;
         self.not_resumed += other.not_resumed;
         self.gathered = self.gathered.max(other.gathered);
         self.refusal = self.refusal.take().or(other.refusal);

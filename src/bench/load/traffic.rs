@@ -129,6 +129,25 @@ impl Engine {
         self.schedule = Some(schedule);
     }
 
+    /// Ends the measured time, once. What was due and is not written never will be: it counts with the time
+    /// that it has waited, so that a gateway which stops at the end is not spared it.
+    pub(super) fn stop_sending(&mut self) {
+        if self.measured.end != u64::MAX {
+            return;
+        }
+        self.measured.end = self.now;
+        let Some(schedule) = &self.schedule else { return };
+        for (sender, place) in self.senders.iter().enumerate() {
+            let Some(outgoing) = &mut self.services[*place].outgoing else { continue };
+            let unsent = outgoing.sent..outgoing.sent + std::mem::take(&mut outgoing.owed);
+            let dues = unsent.map(|number| schedule.due(sender, number));
+            for due in dues.filter(|due| self.measured.contains(due)) {
+                self.found.latency.saturating_record((self.now - due).max(1));
+                self.found.unsent += 1;
+            }
+        }
+    }
+
     /// Writes one batch of what this sender may send.
     fn fill(&mut self, place: usize) -> Result<(), BenchError> {
         let (window, is_paced) = (self.plan.window, self.schedule.is_some());
