@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`plan`] | who sends to whom, how much and how fast |
 //! | [`crew`] | the threads, each with an [`engine`] of its own, and what they are told to do |
-//! | [`engine`], [`gathering`], [`traffic`], [`ending`] | one thread's services: they come, send and hear, and leave |
+//! | [`engine`], [`gathering`], [`traffic`], [`schedule`], [`ending`] | one thread's services: they come, send and hear, and leave |
 //! | [`service`], [`outgoing`] | one service, and the messages that it sends |
 //! | [`wire`], [`frame`], [`endpoint`] | its WebSocket, and where that goes |
 //! | [`poller`] | what waits for sockets and for time |
@@ -25,6 +25,7 @@ mod outcome;
 mod outgoing;
 mod plan;
 mod poller;
+mod schedule;
 mod service;
 mod traffic;
 mod wire;

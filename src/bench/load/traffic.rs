@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 use super::engine::Engine;
+use super::schedule::Schedule;
 use crate::bench::BenchError;
 use crate::bench::pattern::decimal;
 use crate::client::{Event, Refused};
@@ -19,45 +20,6 @@ use crate::protocol::op::Opcode;
 
 /// How much one sender writes before the others have their turn.
 const BATCH_BYTES: usize = 128 << 10;
-
-/// When each message is due.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Schedule {
-    /// In ns, since the start of the crew.
-    start: u64,
-    /// Between two messages of this thread, in ns.
-    step: f64,
-    senders: u64,
-    /// The next message that is due.
-    next: u64,
-}
-
-impl Schedule {
-    pub(super) fn new(start: u64, rate: f64, senders: usize) -> Self {
-        Self { start, step: 1e9 / rate, senders: senders as u64, next: 0 }
-    }
-
-    #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation)]
-    fn due_at(&self, message: u64) -> u64 {
-        self.start + (message as f64 * self.step) as u64
-    }
-
-    /// When a sender's message with this number is due.
-    fn due(&self, sender: usize, number: u64) -> u64 {
-        self.due_at(number * self.senders + sender as u64)
-    }
-
-    /// The sender of the next message that is due by now, and when it was.
-    fn pop(&mut self, now: u64) -> Option<(usize, u64)> {
-        let due = self.due_at(self.next);
-        if due > now {
-            return None;
-        }
-        let sender = usize::try_from(self.next % self.senders).ok()?;
-        self.next += 1;
-        Some((sender, due))
-    }
-}
 
 impl Engine {
     /// Begins to send, once.
@@ -104,7 +66,7 @@ impl Engine {
         }
         let Some(schedule) = self.schedule else { return Ok(Duration::MAX) };
         self.clock();
-        Ok(Duration::from_nanos(schedule.due_at(schedule.next).saturating_sub(self.now)))
+        Ok(Duration::from_nanos(schedule.next_due().saturating_sub(self.now)))
     }
 
     fn release_due(&mut self) {
@@ -287,21 +249,6 @@ fn delivery(body: &[u8]) -> (Option<u64>, &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn messages_are_due_one_after_another_and_go_to_the_senders_in_turn() {
-        let mut schedule = Schedule::new(100, 1e8, 3);
-        assert_eq!(schedule.pop(99), None);
-        let popped: Vec<_> = std::iter::from_fn(|| schedule.pop(130)).collect();
-        assert_eq!(popped, [(0, 100), (1, 110), (2, 120), (0, 130)]);
-        assert_eq!((schedule.due(0, 1), schedule.due(2, 0)), (130, 120));
-    }
-
-    #[test]
-    fn a_rate_does_not_drift() {
-        let schedule = Schedule::new(0, 3.0, 1);
-        assert_eq!(schedule.due_at(3_000_000), 1_000_000_000_000_000);
-    }
 
     #[test]
     fn a_delivery_number_is_taken_off() {

@@ -1,0 +1,135 @@
+//! Benches in which something is wrong, or that cannot be run: what is told, and the exit code.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::relay::{self, Tamper};
+use super::{count, end, number, run, run_beside, start};
+use crate::support::{Gateway, eventually};
+
+#[test]
+fn a_session_that_was_not_kept_fails_a_reconnect() {
+    let gateway = Gateway::start(&["--resume-window-ms=500"]);
+    assert!(relay::HELD.as_millis() > 2 * 500);
+    let address = relay::start(gateway.address(), Tamper::HoldConnections(4));
+    let (code, stdout, stderr) =
+        run_beside(&gateway, address, "reconnect --services 4 --rate 100 --seconds 0.3 --json");
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(count(&report, "/not_resumed") > 0 && report["passed"] == false, "{report:#}");
+    assert!(number(&report, "/all_back_ms") > 1500.0, "{report:#}");
+}
+
+#[test]
+fn what_is_done_to_one_message_on_its_way_is_told_and_fails() {
+    let lines = ["pairs -P 1", "pairs -P 1 --ack", "fan-in --services 1", "latency -P 1 --rate 200"];
+    std::thread::scope(|scope| {
+        for line in lines {
+            for (tamper, fault) in [
+                (Tamper::Drop, "lost"),
+                (Tamper::Repeat, "duplicated"),
+                (Tamper::Delay, "reordered"),
+                (Tamper::Alter, "altered"),
+            ] {
+                scope.spawn(move || fails(line, tamper, fault));
+            }
+        }
+    });
+}
+
+fn fails(line: &str, tamper: Tamper, fault: &str) {
+    let gateway = Gateway::start(&[]);
+    let address = relay::start(gateway.address(), tamper);
+    let line = format!("{line} --window 40 --seconds 0.1 --json");
+    let (code, stdout, stderr) = run_beside(&gateway, address, &line);
+    assert_eq!(code, Some(1), "{tamper:?} {line}: {stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let (found, checks) = (count(&report, &format!("/checks/{fault}")), &report["checks"]);
+    if line.contains("--ack") {
+        // There the delivery number gives it away first.
+        assert!(found > 0 || count(checks, "/misnumbered") > 0, "{tamper:?} {line}: {report:#}");
+    } else {
+        assert_eq!(found, 1, "{tamper:?} {line}: {report:#}");
+    }
+    assert_eq!(report["passed"], false, "{tamper:?} {line}: {report:#}");
+}
+
+#[test]
+fn a_gap_in_the_deliveries_fails_a_reconnect_though_what_was_missing_comes_after_it() {
+    let gateway = Gateway::start(&[]);
+    let address = relay::start(gateway.address(), Tamper::Drop);
+    let line = "reconnect --services 2 --rate 200 --seconds 0.3";
+    let (code, stdout, stderr) = run_beside(&gateway, address, line);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("checks       FAILED") && stdout.contains(" misnumbered"), "{stdout}");
+}
+
+#[test]
+fn a_refused_message_fails_and_its_reason_is_told() {
+    let gateway =
+        Gateway::start(&["--max-message-bytes=1024", "--mailbox-bytes=1024", "--mailbox-messages=1"]);
+    let line = "fan-in --services 4 --window 100 --size 600 --seconds 0.2";
+    let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), line);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stdout.contains("checks       FAILED") && stdout.contains("(mailbox_full)"), "{stdout}");
+}
+
+#[test]
+fn a_bench_that_cannot_be_run_says_why() {
+    let gateway = Gateway::start(&["--max-connections=5"]);
+    let url = format!("--url ws://{}/gateway", gateway.address());
+    for (line, reason) in [
+        ("pairs --url ws://127.0.0.1:1/gateway".to_owned(), "no gateway can be reached at 127.0.0.1:1"),
+        ("pairs --url http://127.0.0.1:1".to_owned(), "--url must be like ws://127.0.0.1:7117/gateway"),
+        ("pairs --spawn --size 1".to_owned(), "--size must be at least"),
+        ("latency --spawn --rate 0".to_owned(), "--rate must be above 0"),
+        ("reconnect --spawn --services 1".to_owned(), "--services must be at least 2"),
+        (format!("idle --connections 50 {url}"), "(at_capacity)"),
+        (format!("pairs {url} --pid 4294967295"), "no CPU clock of process 4294967295"),
+        ("plot /nowhere.json -o /nowhere.svg".to_owned(), "/nowhere.json: No such file"),
+    ] {
+        let (code, stdout, stderr) = run(&line);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{line}: {stderr}");
+        assert!(stderr.starts_with("gateway: ") && stderr.contains(reason), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn a_gateway_that_ends_amid_a_bench_is_told() {
+    let gateway = Gateway::start(&[]);
+    let bench = start(&format!("pairs -P 1 --seconds 3600 --url ws://{}/gateway", gateway.address()));
+    let accepted = || gateway.get_json("/api/v1/accounting")["sum"]["accepted"]["messages"].as_u64();
+    eventually("messages flow", || accepted().filter(|accepted| *accepted > 100));
+    gateway.signal(Signal::SIGKILL);
+    let (code, stdout, stderr) = end(bench);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    assert!(stderr.contains(": the connection "), "{stderr}");
+}
+
+/// The process that a process started.
+fn child_of(parent: u32) -> Option<Pid> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = processes.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok());
+    let mut children = stats.filter_map(|stat| {
+        // pid (name) state ppid …: proc_pid_stat(5).
+        let (pid, rest) = (stat.split(' ').next()?, stat.rsplit_once(") ")?.1);
+        (rest.split(' ').nth(1)? == parent.to_string()).then(|| pid.parse().ok().map(Pid::from_raw))?
+    });
+    children.next()
+}
+
+#[test]
+fn a_gateway_that_was_started_for_a_bench_does_not_outlive_it() {
+    for stop in [Signal::SIGINT, Signal::SIGTERM] {
+        let bench = start("pairs -P 1 --seconds 3600 --spawn");
+        let gateway = eventually("a gateway is started", || child_of(bench.id()));
+        kill(Pid::from_raw(bench.id().cast_signed()), stop).unwrap();
+        let (code, stdout, stderr) = end(bench);
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stop}: {stderr}");
+        assert_eq!(stderr, "gateway: it was interrupted\n", "{stop}");
+        eventually("the gateway has ended too", || {
+            (kill(gateway, None) == Err(nix::Error::ESRCH)).then_some(())
+        });
+    }
+}
