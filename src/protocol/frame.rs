@@ -104,9 +104,9 @@ impl ClientHeader {
 
 /// Appends `masked`, unmasked, to `out`. `offset` is how many bytes of the payload came before.
 pub fn unmask_into(out: &mut Vec<u8>, masked: &[u8], mask: [u8; 4], offset: usize) {
-    let mut mask = mask;
-    mask.rotate_left(offset % 4);
-    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
+    let skipped = u32::try_from(offset % 4).expect("below 4");
+    let mask = u64::from(u32::from_le_bytes(mask).rotate_right(8 * skipped));
+    let wide = mask << 32 | mask;
     out.reserve(masked.len());
     // A block at a time, which stays in registers between reading and writing.
     let (blocks, rest) = masked.as_chunks::<64>();
@@ -122,7 +122,7 @@ pub fn unmask_into(out: &mut Vec<u8>, masked: &[u8], mask: [u8; 4], offset: usiz
 fn unmasked(block: &[u8; 64], mask: u64) -> [u8; 64] {
     let mut block = *block;
     for word in block.as_chunks_mut::<8>().0 {
-        *word = (u64::from_ne_bytes(*word) ^ mask).to_ne_bytes();
+        *word = (u64::from_le_bytes(*word) ^ mask).to_le_bytes();
     }
     block
 }

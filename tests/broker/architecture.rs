@@ -95,3 +95,12 @@ fn the_readme_names_every_setting_with_its_default() {
         assert!(is_told || name == "workers", "{name} is {default} by default: {row}");
     }
 }
+
+#[test]
+fn one_module_has_all_that_is_unsafe() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let audited = source.join("protocol/scan/avx2.rs");
+    let with_unsafe: Vec<PathBuf> =
+        sources(&source).into_iter().filter(|path| code(path).contains("unsafe ")).collect();
+    assert_eq!(with_unsafe, [audited]);
+}
