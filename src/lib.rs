@@ -58,6 +58,8 @@ pub mod discord;
 mod http;
 pub mod logging;
 mod metrics;
+#[doc(hidden)]
+pub mod microbench;
 mod networker;
 pub mod protocol;
 mod reload;
