@@ -5,6 +5,7 @@
 //! | [`entrance`] | what every connection needs, and where it waits until it has identified |
 //! | [`showing`] | what a request shows of who sends it |
 //! | [`stream`] | what its bytes go through: TCP, TLS or a Unix domain socket |
+//! | [`upgraded`] | a WebSocket's socket, once its handshake was read |
 //! | [`websocket`] | the `Connection` actor: one WebSocket, from its handshake to its end |
 //! | [`client`] | who asks, and by what name it reached us |
 //! | [`forwarded`] | what reverse proxies say of that |
@@ -25,4 +26,5 @@ mod refusals;
 pub(crate) mod showing;
 pub(crate) mod stream;
 mod throttle;
+pub(crate) mod upgraded;
 pub(crate) mod websocket;

@@ -4,17 +4,22 @@
 //! only after its TLS handshake: until then it would wait in no waiting room, and nobody could end it.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_http::HttpService;
+use actix_http::body::MessageBody;
 use actix_http::error::DispatchError;
-use actix_service::{IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_service, map_config};
-use actix_web::App;
-use actix_web::dev::AppConfig;
+use actix_http::{HttpService, Request};
+use actix_service::{
+    IntoServiceFactory, ServiceFactory, ServiceFactoryExt, fn_factory, fn_service, map_config,
+};
+use actix_web::dev::{AppConfig, ServiceResponse};
 use actix_web::http::KeepAlive;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
+use actix_web::{App, HttpResponse};
+use futures_util::TryFutureExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -23,6 +28,7 @@ use super::unix::Users;
 use crate::http;
 use crate::networker::entrance::{Arrival, Entrance};
 use crate::networker::stream::{ClientCertificate, Stream, Transport};
+use crate::networker::upgraded::serve;
 use crate::state::peer::Peer;
 use crate::state::tally::Turned;
 
@@ -70,6 +76,37 @@ fn server(
     hosts: Data<http::guard::Hosts>,
 ) -> impl ServiceFactory<LetIn, Config = (), Response = (), Error = DispatchError, InitError = ()> {
     let handshake_timeout = entrance.config.handshake_timeout;
+    let upgraded = Rc::new(app(entrance.clone(), hosts.clone()));
+    HttpService::build()
+        // One request for each connection: the server times the head of the first one only.
+        .keep_alive(KeepAlive::Disabled)
+        .client_request_timeout(handshake_timeout)
+        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+        .on_connect_ext(|stream: &Stream, data| stream.introduce(data))
+        // Requests for a WebSocket, whose connection the server then has no part in.
+        .upgrade(fn_factory(move || {
+            let upgraded = upgraded.clone();
+            async move {
+                let app = Rc::new(upgraded.new_service(()).await?);
+                Ok::<_, ()>(fn_service(move |(request, framed)| {
+                    serve(app.clone(), request, framed, DISCONNECT_TIMEOUT).map_err(actix_web::Error::from)
+                }))
+            }
+        }))
+        .h1(app(entrance, hosts))
+}
+
+/// What is answered, on whichever connection.
+fn app(
+    entrance: Data<Entrance>,
+    hosts: Data<http::guard::Hosts>,
+) -> impl ServiceFactory<
+    Request,
+    Config = (),
+    Response = ServiceResponse<impl MessageBody>,
+    Error = HttpResponse,
+    InitError = (),
+> {
     let app = App::new()
         .app_data(entrance)
         .app_data(hosts)
@@ -78,13 +115,7 @@ fn server(
         .configure(http::routes)
         .into_factory()
         .map_err(|error: actix_web::Error| error.error_response());
-    HttpService::build()
-        // One request for each connection: the server times the head of the first one only.
-        .keep_alive(KeepAlive::Disabled)
-        .client_request_timeout(handshake_timeout)
-        .client_disconnect_timeout(DISCONNECT_TIMEOUT)
-        .on_connect_ext(|stream: &Stream, data| stream.introduce(data))
-        .h1(map_config(app, |()| AppConfig::default()))
+    map_config(app, |()| AppConfig::default())
 }
 
 async fn over_tcp(

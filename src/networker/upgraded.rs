@@ -1,0 +1,236 @@
+//! A WebSocket's socket, once its handshake was read.
+//!
+//! The HTTP server keeps 8 KiB to read into and 8 KiB to write from for each connection, and reads and
+//! copies by these. Here all connections of a thread read into the same memory, and what they write
+//! is written from where it lies: an idle one holds no buffer. What is asked for, and what is
+//! answered, stays the app's. A request that asked for a WebSocket and gets another answer is answered
+//! here too.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use actix_codec::{Encoder, Framed, FramedParts};
+use actix_http::body::{BodySize, BoxBody, MessageBody};
+use actix_http::error::PayloadError;
+use actix_http::h1::{Codec, Message};
+use actix_http::{BoxedPayloadStream, ConnectionType, Payload, Request, Response};
+use actix_service::Service;
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::Stream as Items;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::stream::Stream;
+
+/// How much is read, and given to its reader, before other connections have their turn.
+const READ_BYTES: usize = 128 * 1024;
+
+/// So much is taken from the body before it is written.
+const WRITE_BYTES: usize = 64 * 1024;
+
+/// In so many pieces at most.
+const WRITE_PIECES: usize = 32;
+
+thread_local! {
+    /// What the connections of this thread read into. What one has read is its own, and is read
+    /// into again once that is gone.
+    static MEMORY: RefCell<BytesMut> = RefCell::default();
+}
+
+/// A socket, of which the payload reads while the body is polled, and whose body is written.
+struct Wire {
+    stream: Stream,
+    /// What was read with the request.
+    unread: Bytes,
+    /// Whether it may read in this turn.
+    may_read: bool,
+}
+
+impl Wire {
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if !self.unread.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.unread))));
+        }
+        if !std::mem::take(&mut self.may_read) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        MEMORY.with_borrow_mut(|memory| {
+            memory.reserve(READ_BYTES);
+            let read = ready!(pin!(self.stream.read_buf(memory)).poll(context));
+            // Whoever has nothing to read is told when there is.
+            Poll::Ready(match read {
+                Ok(0) => None,
+                Ok(_) => Some(Ok(memory.split().freeze())),
+                Err(error) => Some(Err(error)),
+            })
+        })
+    }
+}
+
+/// What comes from the socket.
+struct Reading(Rc<RefCell<Wire>>);
+
+impl Items for Reading {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.borrow_mut().poll_read(context).map_err(PayloadError::Io)
+    }
+}
+
+/// Asks the app, and writes what it answers until that ends. `linger`: how long the peer then has to end
+/// the connection, too.
+pub(crate) async fn serve<S, B>(
+    app: Rc<S>,
+    request: Request,
+    framed: Framed<Stream, Codec>,
+    linger: Duration,
+) -> io::Result<()>
+where
+    S: Service<Request>,
+    S::Response: Into<Response<B>>,
+    S::Error: Into<Response<BoxBody>>,
+    B: MessageBody + 'static,
+{
+    let FramedParts { io, codec, read_buf, .. } = framed.into_parts();
+    let unread = Bytes::copy_from_slice(&read_buf);
+    drop(read_buf);
+    let wire = Rc::new(RefCell::new(Wire { stream: io, unread, may_read: true }));
+    let payload: BoxedPayloadStream = Box::pin(Reading(wire.clone()));
+    let (request, _) = request.replace_payload(Payload::from(payload));
+    let response = match app.call(request).await {
+        Ok(response) => response.into().map_into_boxed_body(),
+        Err(error) => error.into(),
+    };
+    drop(app);
+    let mut writing = Writing::new(wire, codec, response)?;
+    poll_fn(|context| writing.poll(context)).await?;
+    let _ = tokio::time::timeout(linger, writing.finish()).await;
+    Ok(())
+}
+
+/// An answer on its way out.
+struct Writing {
+    wire: Rc<RefCell<Wire>>,
+    /// Frames the body. `None`: it is written as it is.
+    codec: Option<Codec>,
+    body: Option<BoxBody>,
+    pieces: VecDeque<Bytes>,
+}
+
+impl Writing {
+    fn new(wire: Rc<RefCell<Wire>>, mut codec: Codec, response: Response<BoxBody>) -> io::Result<Self> {
+        let (mut response, body) = response.into_parts();
+        let is_raw = response.upgrade();
+        if !is_raw {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        let size = body.size();
+        let mut head = BytesMut::new();
+        codec.encode(Message::Item((response, size)), &mut head)?;
+        let has_body = !matches!(size, BodySize::None | BodySize::Sized(0));
+        Ok(Self {
+            wire,
+            codec: (!is_raw).then_some(codec),
+            body: has_body.then_some(body),
+            pieces: VecDeque::from([head.freeze()]),
+        })
+    }
+
+    /// Ready once the body has ended and all is written.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.borrow_mut().may_read = true;
+        loop {
+            // While the peer takes nothing, nothing is asked of the body.
+            ready!(self.poll_write(context))?;
+            if self.body.is_none() {
+                return Pin::new(&mut self.wire.borrow_mut().stream).poll_flush(context);
+            }
+            self.take(context)?;
+            if self.pieces.is_empty() && self.body.is_some() {
+                // What TLS holds back. Whether it is done or not, the body says what comes next.
+                let _ = Pin::new(&mut self.wire.borrow_mut().stream).poll_flush(context)?;
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.pieces.is_empty() {
+            let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            let written = {
+                let stream = &mut self.wire.borrow_mut().stream;
+                ready!(Pin::new(stream).poll_write_vectored(context, &slices[..count]))?
+            };
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.wrote(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, mut bytes: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            if bytes < piece.len() {
+                return piece.advance(bytes);
+            }
+            bytes -= piece.len();
+            self.pieces.pop_front();
+        }
+        // An idle connection holds nothing.
+        self.pieces = VecDeque::new();
+    }
+
+    /// Takes from the body what is to be written at once. It has ended once there is none.
+    fn take(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let mut bytes = 0;
+        while let Some(body) = &mut self.body
+            && self.pieces.len() < WRITE_PIECES
+            && bytes < WRITE_BYTES
+        {
+            let Poll::Ready(next) = Pin::new(body).poll_next(context) else { break };
+            let next = next.transpose().map_err(|error| io::Error::other(error.to_string()))?;
+            if next.is_none() {
+                self.body = None;
+            }
+            let piece = match &mut self.codec {
+                None => next.unwrap_or_default(),
+                Some(codec) => {
+                    let mut framed = BytesMut::new();
+                    codec.encode(Message::Chunk(next), &mut framed)?;
+                    framed.freeze()
+                }
+            };
+            bytes += piece.len();
+            self.pieces.extend(Some(piece).filter(|piece| !piece.is_empty()));
+        }
+        Ok(())
+    }
+
+    /// Says that nothing more comes, and reads until the peer says so: a socket that is closed over unread
+    /// bytes is reset, and what was written last may be lost.
+    async fn finish(self) {
+        let wire = self.wire;
+        // A peer that has ended the connection already is no failure; reading will tell.
+        let _ = poll_fn(|context| Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(context)).await;
+        let read = poll_fn(|context| {
+            let mut wire = wire.borrow_mut();
+            wire.may_read = true;
+            wire.poll_read(context)
+        });
+        let mut read = pin!(read);
+        while let Some(Ok(_)) = read.as_mut().await {}
+    }
+}
