@@ -14,6 +14,7 @@ mod bystanders;
 mod floods;
 mod guesses;
 mod handshakes;
+mod idle;
 mod slow;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the broker's tests, which use all of it")]

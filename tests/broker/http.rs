@@ -1,5 +1,7 @@
 //! What is answered over HTTP, and what is refused.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 
 use crate::support::{Gateway, eventually};
@@ -66,6 +68,25 @@ fn what_is_not_there_is_said_so() {
         ["/services", "/services/{name}/reboot", "/shards", "/shards/{id}/release", "/shards/reshard"]
     {
         assert!(index.contains(&format!(" /api/v1{route} ")), "{route} is not in\n{index}");
+    }
+}
+
+#[test]
+fn who_asks_for_a_websocket_where_there_is_none_gets_the_whole_answer_and_the_end() {
+    let gateway = Gateway::start(&[]);
+    for (asked, status) in
+        [("GET /metrics", 200), ("GET /nowhere", 404), ("POST /api/v1/services", 405), ("GET /gateway", 426)]
+    {
+        let mut wire = gateway.wire().unwrap();
+        let host = gateway.address();
+        let upgrade = "Connection: Upgrade\r\nUpgrade: websocket";
+        write!(wire, "{asked} HTTP/1.1\r\nHost: {host}\r\n{upgrade}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        wire.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{asked}: {answer:?}"));
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{asked}: {head}");
+        assert!(head.contains("connection: close"), "{asked}: {head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{asked}: {answer}");
     }
 }
 

@@ -1,0 +1,46 @@
+//! Services that are there, and do nothing.
+
+use crate::attack::take_turn;
+use crate::attacker::{Attacker, frame};
+use crate::support::{Gateway, eventually};
+
+const SERVICES: u64 = 1_000;
+
+/// What each may cost, in KiB of resident memory.
+const BOUND_KIB: u64 = 14;
+
+/// As many as in two hours.
+const PONGS: usize = 1_440;
+
+/// More would be a burst, whose memory the allocator keeps for the next.
+const PONGS_AT_ONCE: usize = 80;
+
+#[test]
+fn an_idle_service_costs_little_however_long_it_is_there() {
+    let _turn = take_turn();
+    let gateway = Gateway::start(&["--heartbeat-ms=600000"]);
+    let before = gateway.memory_kib("VmRSS");
+    let identified = (0..SERVICES).map(|index| {
+        let mut service = Attacker::identify(gateway.address(), &format!("service-{index}")).unwrap();
+        assert!(service.has_sent_all());
+        service.drain().unwrap();
+        service
+    });
+    let mut services: Vec<_> = identified.collect();
+    eventually("all are up", || (gateway.metric("gateway_sessions", "up") == SERVICES).then_some(()));
+    // What comes behind pongs is answered when they have been read.
+    let mut some = frame(0x8A, b"").repeat(PONGS_AT_ONCE);
+    some.extend(frame(0x81, br#"{"s":"x","t":"x","d":0}"#));
+    for round in 1..=(PONGS / PONGS_AT_ONCE) as u64 {
+        for service in &mut services {
+            service.send(&some).unwrap();
+        }
+        eventually("all was read", || {
+            let answers = gateway.metric("gateway_errors_sent_total", "source_mismatch");
+            (answers == SERVICES * round).then_some(())
+        });
+    }
+    assert!(services.iter().all(Attacker::has_sent_all));
+    let each = (gateway.memory_kib("VmRSS") - before) / SERVICES;
+    assert!(each <= BOUND_KIB, "an idle service costs {each} KiB");
+}
