@@ -16,3 +16,4 @@ pub mod gateway;
 pub mod link;
 pub mod shard_allocator;
 pub(crate) mod supervision;
+pub(crate) mod turn;

@@ -16,6 +16,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, S
 use super::gateway::{ConnectionEnded, Gateway, GiveUp, ServiceRequest, WindowElapsed};
 use super::link::{Link, OpKind, OpPermit, Outbound};
 use super::supervision::guard;
+use super::turn::{self, Turn};
 use crate::protocol::close::Close;
 use crate::protocol::frame;
 use crate::protocol::name::ConnectionId;
@@ -44,6 +45,7 @@ pub struct ClientSession {
     /// What is still to be done: nothing between two messages, unless a panic came between.
     actions: VecDeque<Action>,
     restarts: Restarts,
+    turn: Turn,
     is_given_up: bool,
 }
 
@@ -57,6 +59,7 @@ impl ClientSession {
             timer: None,
             actions: VecDeque::new(),
             restarts: Restarts::default(),
+            turn: Turn::default(),
             is_given_up: false,
         }
     }
@@ -154,10 +157,12 @@ impl ClientSession {
     }
 
     fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
-        let identity = self.identity.clone();
+        let (identity, began) = (self.identity.clone(), Instant::now());
         guard::<Self, ()>(identity.name().as_str(), Part::Session, identity.panics(), context, |context| {
             handler(self, context);
         });
+        self.turn.worked(began.elapsed());
+        turn::give_way(self, context, |session| &mut session.turn);
     }
 }
 

@@ -108,6 +108,10 @@ impl Outgoing {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty() && self.pong.is_none() && self.frames.is_empty() && self.close.is_none()
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         if let Some(op) = self.ops.pop_front() {
             self.written.presences += usize::from(op.is_presence);
@@ -156,7 +160,9 @@ impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let has_ended = matches!(this.actor.as_mut().poll_next(context), Poll::Ready(None));
+        // The actor goes on once all is taken that it has made: not again for each part of it.
+        let has_ended = this.outgoing.borrow().is_empty()
+            && matches!(this.actor.as_mut().poll_next(context), Poll::Ready(None));
         let mut outgoing = this.outgoing.borrow_mut();
         let next = outgoing.pop();
         outgoing.tell_written();

@@ -15,7 +15,7 @@ pub(crate) use self::open::{NoHandshake, Opening, open};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHandler};
 use actix_web_actors::ws::{self, WebsocketContext};
@@ -31,6 +31,7 @@ use crate::actors::client_session::ClientSession;
 use crate::actors::gateway::{By, Confirm};
 use crate::actors::link::{Life, Link, MAX_OPS, OpKind, OpPermit, Outbound};
 use crate::actors::supervision::{guard, text_of};
+use crate::actors::turn::{self, Turn};
 use crate::config::Config;
 use crate::protocol::close::Close;
 use crate::protocol::error::{ErrorCode, RejectCode};
@@ -62,6 +63,7 @@ pub(crate) struct Connection {
     hold: Hold,
     budget: HoldBudget,
     op_rate: Rate,
+    turn: Turn,
     ops_this_turn: usize,
     ops: Option<Arc<Semaphore>>,
     permit: Option<OpPermit>,
@@ -116,12 +118,8 @@ enum Flow {
 
 type Ctx = WebsocketContext<Connection>;
 
-/// How long a burst may keep the thread from other connections before they have their turn. What is
-/// forwarded takes a tenth of it; what is refused, message by message, takes more.
-const TURN: Duration = Duration::from_micros(500);
-
 /// The clock is looked at once for so many items.
-const LOOK_AT_CLOCK: usize = 64;
+const LOOK_AT_CLOCK: usize = 16;
 
 impl Connection {
     fn new(entrance: Arc<Entrance>, arrival: Rc<Arrival>, opening: Opening, showing: Showing) -> Self {
@@ -139,6 +137,7 @@ impl Connection {
             hold: Hold::No,
             budget: HoldBudget::new(entrance.config.hold),
             op_rate: Rate::new(entrance.config.max_ops_per_second),
+            turn: Turn::default(),
             ops_this_turn: 0,
             ops: None,
             permit: None,
@@ -163,23 +162,35 @@ impl Connection {
         }
         self.ops_this_turn = 0;
         let began = Instant::now();
+        let waits_at = self.items(&burst, from, began, context);
+        self.flush();
+        self.turn.worked(began.elapsed());
+        if let Some(index) = waits_at {
+            self.paused_at = Some((burst, index));
+            return;
+        }
+        bursts::give_back(burst);
+        if self.turn.is_over() {
+            self.give_way(context);
+        }
+    }
+
+    /// Handles the items from that one on, until the connection has to wait; the item at which it goes
+    /// on then.
+    fn items(&mut self, burst: &Burst, from: usize, began: Instant, context: &mut Ctx) -> Option<usize> {
         let mut index = from;
         while let Some((item, bytes)) = burst.get(index) {
-            if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && began.elapsed() > TURN {
-                return self.give_way(burst, index, context);
+            if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && self.turn.is_over_after(began.elapsed()) {
+                self.give_way(context);
+                return Some(index);
             }
             match self.guarded_item(item, bytes, burst.bytes_from(index), context) {
                 Flow::On => index += 1,
-                Flow::Pause { again } => {
-                    self.flush();
-                    self.paused_at = Some((burst, if again { index } else { index + 1 }));
-                    return;
-                }
+                Flow::Pause { again } => return Some(if again { index } else { index + 1 }),
                 Flow::End => break,
             }
         }
-        self.flush();
-        bursts::give_back(burst);
+        None
     }
 
     /// Runs a handler. A panic that is not about one message ends the connection, as its end would:
@@ -338,7 +349,10 @@ impl Handler<Outbound> for Connection {
     type Result = ();
 
     fn handle(&mut self, outbound: Outbound, context: &mut Ctx) {
+        let began = Instant::now();
         self.guarded(context, |connection, context| connection.take_outbound(outbound, context));
+        self.turn.worked(began.elapsed());
+        turn::give_way(self, context, |connection| &mut connection.turn);
     }
 }
 

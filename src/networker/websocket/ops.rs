@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
-use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::{Connection, Ctx, Flow, MAX_OPS, OpPermit, Stage};
@@ -114,7 +113,7 @@ impl Connection {
             self.note_held(Held::Ops);
             self.wait_for(sleep(wait), context, |_, ()| ());
         } else if self.ops_this_turn >= OPS_A_TURN {
-            self.wait_for(yield_now(), context, |_, ()| ());
+            self.give_way(context);
         } else {
             return Flow::On;
         }

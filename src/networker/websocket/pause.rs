@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, fut};
-use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::{Burst, Connection, Ctx, Hold};
+use super::{Connection, Ctx, Hold};
+use crate::actors::turn::others_turn;
 use crate::state::route::Route;
 use crate::state::tally::Held;
 
@@ -22,8 +22,11 @@ impl Connection {
         self.life.set_paused(true);
     }
 
-    /// Goes on where it was paused.
+    /// Goes on where it was paused, unless it is the others' turn first.
     pub(super) fn go_on(&mut self, context: &mut Ctx) {
+        if self.turn.is_over() {
+            return self.give_way(context);
+        }
         self.life.set_paused(false);
         self.gate.resume();
         if let Some((burst, index)) = self.paused_at.take() {
@@ -31,11 +34,9 @@ impl Connection {
         }
     }
 
-    /// Goes on with a burst after others had their turn.
-    pub(super) fn give_way(&mut self, burst: Burst, index: usize, context: &mut Ctx) {
-        self.flush();
-        self.paused_at = Some((burst, index));
-        self.wait_for(yield_now(), context, |_, ()| ());
+    /// Waits until others had their turn.
+    pub(super) fn give_way(&mut self, context: &mut Ctx) {
+        self.wait_for(others_turn(), context, |connection, ()| connection.turn.begin());
     }
 
     pub(super) fn note_held(&self, why: Held) {
