@@ -19,8 +19,8 @@ const NUMBER_BYTES: usize = 25 + MAX_SERVER_HEADER;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("`d.i`: delivery {i} has not been sent; the last one is {last}")]
 pub struct NeverSent {
-    i: u64,
-    last: u64,
+    pub(super) i: u64,
+    pub(super) last: u64,
 }
 
 /// One session's deliveries, over all its connections.

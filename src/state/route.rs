@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::account::{Accounts, Entry};
 use super::gauge::{Bounds, Gauge, Total};
+use super::outstanding::NeverSent;
 use super::parcel::Parcel;
 use super::store_health::StoreHealth;
 use super::tally::{ConnectionTally, Held, Part, Tally, Turned, Warned};
@@ -82,9 +83,10 @@ impl Identity {
         self.last_number.store(last, Ordering::Release);
     }
 
-    /// Whether a delivery of that number was sent, on whichever connection.
-    pub fn has_sent(&self, i: u64) -> bool {
-        (1..=self.last_number.load(Ordering::Acquire)).contains(&i)
+    /// Checks that a delivery of that number was sent, on whichever connection.
+    pub fn check_sent(&self, i: u64) -> Result<(), NeverSent> {
+        let last = self.last_number.load(Ordering::Acquire);
+        if (1..=last).contains(&i) { Ok(()) } else { Err(NeverSent { i, last }) }
     }
 
     /// Where the ERRORs that are sent are counted.

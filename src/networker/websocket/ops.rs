@@ -54,25 +54,20 @@ impl Connection {
         self.spend_ops(1, context)
     }
 
-    /// ACK, which may come for each message: its session hears of the highest of a burst. One that
-    /// was never sent goes there by itself, to be refused.
+    /// ACK, which may come for each message: its session hears of the highest of a burst, and of none
+    /// that was never sent.
     pub(super) fn acknowledged(&mut self, i: u64, context: &mut Ctx) -> Flow {
         let Stage::Service(service) = &self.stage else { return Flow::On };
-        let was_sent = service.dispatcher.identity().has_sent(i);
-        match &mut self.acknowledged {
-            Some(acknowledged) if was_sent => acknowledged.i = acknowledged.i.max(i),
-            _ => {
-                let Some(permit) = self.take_permit(context) else { return Flow::Pause { again: true } };
-                self.send_acknowledgement();
-                self.acknowledged = Some(Acknowledgement { i, permit });
-            }
+        if let Err(never_sent) = service.dispatcher.identity().check_sent(i) {
+            return self.refused_op(op::Error::new(ErrorCode::Malformed, never_sent.to_string()), context);
         }
-        if was_sent {
-            return Flow::On;
+        if let Some(acknowledged) = &mut self.acknowledged {
+            acknowledged.i = acknowledged.i.max(i);
+        } else {
+            let Some(permit) = self.take_permit(context) else { return Flow::Pause { again: true } };
+            self.acknowledged = Some(Acknowledgement { i, permit });
         }
-        self.send_acknowledgement();
-        // The refusal counts as an op when it comes.
-        self.spend_ops(0, context)
+        Flow::On
     }
 
     /// Tells the session what was acknowledged.
