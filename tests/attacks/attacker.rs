@@ -2,16 +2,20 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// How long a write may wait for a gateway that does not read.
 const WRITE_PATIENCE: Duration = Duration::from_millis(20);
 
+/// A write is so short: this machine's kernel copies it to the gateway's socket on a core that nobody
+/// else gets meanwhile.
+const MAX_WRITE: usize = 16 * 1024;
+
 pub(crate) struct Attacker {
     stream: TcpStream,
-    /// What a write left: a frame is not to be cut.
+    /// What writes left, from `sent` on: a frame is not to be cut.
     unsent: Vec<u8>,
+    sent: usize,
 }
 
 /// The gateway has ended the connection.
@@ -23,7 +27,7 @@ impl Attacker {
         let stream = TcpStream::connect(address).map_err(|_| Ended)?;
         stream.set_read_timeout(Some(Duration::from_millis(1))).map_err(|_| Ended)?;
         stream.set_write_timeout(Some(WRITE_PATIENCE)).map_err(|_| Ended)?;
-        Ok(Self { stream, unsent: Vec::new() })
+        Ok(Self { stream, unsent: Vec::new(), sent: 0 })
     }
 
     /// A connection whose handshake is sent; the answer comes with the rest.
@@ -44,21 +48,24 @@ impl Attacker {
     /// Sends as much of what it has to send as the gateway takes. More is only taken up when the
     /// rest is gone.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Ended> {
-        if self.unsent.is_empty() {
+        if self.has_sent_all() {
+            self.unsent.clear();
             self.unsent.extend_from_slice(bytes);
+            self.sent = 0;
         }
-        match self.stream.write(&self.unsent) {
-            Ok(written) => {
-                self.unsent.drain(..written);
-                Ok(())
+        while !self.has_sent_all() {
+            let end = self.unsent.len().min(self.sent + MAX_WRITE);
+            match self.stream.write(&self.unsent[self.sent..end]) {
+                Ok(written) => self.sent += written,
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+                Err(_) => return Err(Ended),
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
-            Err(_) => Err(Ended),
         }
+        Ok(())
     }
 
     pub(crate) fn has_sent_all(&self) -> bool {
-        self.unsent.is_empty()
+        self.sent == self.unsent.len()
     }
 
     /// Throws away what came.
@@ -100,13 +107,4 @@ pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(payload);
     frame
-}
-
-/// Gives this thread the lowest priority: an attacker would be on another machine.
-pub(crate) fn yield_to_others() {
-    let renice = Command::new("renice")
-        .args(["-n", "19", "-p", &nix::unistd::gettid().to_string()])
-        .stdout(Stdio::null())
-        .status();
-    assert!(renice.is_ok_and(|status| status.success()), "renice, of Debian's bsdutils, is needed");
 }

@@ -1,6 +1,6 @@
 //! Floods on connections that are open: frames, fragments, pings, ops, violations.
 
-use crate::attack::{Progress, endure, endure_a_share, take_turn};
+use crate::attack::{Progress, endure, take_turn};
 use crate::attacker::{Attacker, Ended, frame};
 use crate::support::Gateway;
 
@@ -134,7 +134,7 @@ fn a_flood_to_names_that_nobody_has_costs_only_its_sender() {
 }
 
 /// The rates that are there without a setting are far above what a service sends: below them a flood
-/// has the share of a busy service, and no more.
+/// has the share of a busy service, and no more: others wait for a turn of it.
 #[test]
 fn floods_that_the_defaults_allow_leave_others_their_share() {
     let _turn = take_turn();
@@ -150,7 +150,7 @@ fn floods_that_the_defaults_allow_leave_others_their_share() {
         println!("{what}");
         let gateway = Gateway::start(&[]);
         let bytes = repeated(&frame);
-        endure_a_share(&gateway, 48, |gateway, progress| flood(gateway, progress, &bytes, reads));
+        endure(&gateway, 48, |_| true, |gateway, progress| flood(gateway, progress, &bytes, reads));
     }
 }
 
