@@ -28,7 +28,7 @@ pub(super) struct Checks {
     pub(super) refused: u64,
     /// Arrived again after a resume, with the same delivery number: not acknowledged before.
     pub(super) redelivered: u64,
-    /// Written to a connection that then ended, without a RECEIPT, and never arrived: the gateway may never
+    /// Written to a connection that was then cut, without a RECEIPT, and never arrived: the gateway may never
     /// have had it.
     pub(super) in_doubt: u64,
 }
@@ -87,6 +87,21 @@ impl AddAssign for Checks {
     }
 }
 
+/// What the gateway said to have, where it is asked.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Receipts {
+    pub(super) accepted: Sequence,
+    /// How many messages were sent when the connection was last cut; 0: it never was.
+    pub(super) sent_before_cut: u64,
+}
+
+impl Receipts {
+    /// Whether a message that did not arrive may never have reached the gateway.
+    fn doubts(&self, number: u64) -> bool {
+        number < self.sent_before_cut && !self.accepted.contains(number)
+    }
+}
+
 /// Judges what arrives from one sender.
 #[derive(Debug)]
 pub(super) struct Checker {
@@ -118,17 +133,18 @@ impl Checker {
         arrival != Arrival::Again
     }
 
-    /// The verdict, given how many were sent and how many of those the gateway refused. `accepted` are
-    /// those that it said to have: only they can be lost, where connections were cut.
-    pub(super) fn finish(&self, sent: u64, refused: u64, accepted: Option<&Sequence>) -> Checks {
+    /// The verdict, given how many were sent and how many of those the gateway refused. Of what was
+    /// sent before a cut, only what has a RECEIPT can be lost.
+    pub(super) fn finish(&self, sent: u64, refused: u64, receipts: Option<&Receipts>) -> Checks {
         let (mut lost, mut in_doubt) = (0_u64, 0_u64);
         for number in self.sequence.absent(sent) {
-            let is_lost = accepted.is_none_or(|accepted| accepted.contains(number));
-            *(if is_lost { &mut lost } else { &mut in_doubt }) += 1;
+            let is_in_doubt = receipts.is_some_and(|receipts| receipts.doubts(number));
+            *(if is_in_doubt { &mut in_doubt } else { &mut lost }) += 1;
         }
-        // Which ones were refused is not told: they are not among those accepted, where these are known.
-        let absent = if accepted.is_some() { &mut in_doubt } else { &mut lost };
-        *absent = absent.saturating_sub(refused);
+        // Which ones were refused is not told. Refusals fail anyway.
+        let of_lost = refused.min(lost);
+        lost -= of_lost;
+        in_doubt = in_doubt.saturating_sub(refused - of_lost);
         Checks {
             sent,
             arrived: self.sequence.count(),
@@ -195,11 +211,11 @@ mod tests {
 
     #[test]
     fn only_what_was_accepted_can_be_lost_where_connections_were_cut() {
-        let mut accepted = Sequence::default();
+        let mut receipts = Receipts { sent_before_cut: 6, ..Receipts::default() };
         for number in [0, 1, 3] {
-            accepted.take(number);
+            receipts.accepted.take(number);
         }
-        let found = after(6, &[0, 2]).finish(6, 0, Some(&accepted));
+        let found = after(6, &[0, 2]).finish(6, 0, Some(&receipts));
         assert_eq!(found, Checks { sent: 6, arrived: 2, lost: 2, in_doubt: 2, ..Checks::default() });
     }
 

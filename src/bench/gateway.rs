@@ -1,12 +1,13 @@
 //! The gateway that is measured: one that runs, or one that is started for it.
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::BenchError;
 use super::http::Http;
-use super::process::{CpuClock, machine_cpu, resident_kib};
+use super::process::{CpuClock, ignores_hangup, machine_cpu, resident_kib};
 use super::spawned::Spawned;
 use crate::cli::Target;
 
@@ -31,14 +32,21 @@ pub(super) struct Usage {
     pub(super) machine_cpu: Duration,
 }
 
-/// Resolves at SIGINT and SIGTERM.
+/// Resolves at SIGINT, SIGTERM, SIGQUIT and SIGHUP: at whatever a terminal or a supervisor ends processes with.
 pub(super) async fn asked_to_stop() {
-    let signals = signal(SignalKind::interrupt()).and_then(|it| Ok((it, signal(SignalKind::terminate())?)));
-    let Ok((mut interrupt, mut terminate)) = signals else { return std::future::pending().await };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate(), SignalKind::quit()];
+    // Under nohup it goes on.
+    if !ignores_hangup() {
+        kinds.push(SignalKind::hangup());
     }
+    let Ok(mut signals) = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>() else {
+        return std::future::pending().await;
+    };
+    std::future::poll_fn(|context| {
+        let has_come = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
+        if has_come { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 impl Gateway {

@@ -4,6 +4,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
@@ -40,6 +41,14 @@ pub(super) fn resident_kib(pid: u32) -> Result<u64, BenchError> {
     let resident = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     // A process that has ended and is not waited for has no memory.
     resident.ok_or_else(|| BenchError::NoProcess { pid, reason: io::ErrorKind::NotFound.into() })
+}
+
+/// Whether this process was started with SIGHUP ignored, as by nohup(1).
+pub(super) fn ignores_hangup() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 << (Signal::SIGHUP as u8 - 1) != 0)
 }
 
 /// The CPU time that all processes of the machine together have used, and what a hypervisor took.

@@ -10,6 +10,8 @@ use super::gateway::Usage;
 
 /// From this share of its threads on, the load is what limits the figures, in percent.
 const LIMIT_PERCENT: f64 = 90.0;
+/// From this share of all cores on, none of them was free, in percent.
+const FULL_PERCENT: f64 = 95.0;
 
 /// What the gateway's process used.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -33,6 +35,9 @@ pub(super) struct GeneratorUse {
     pub(super) cpu_percent: f64,
     /// Whether its threads had next to no time left: the gateway may do more than was measured.
     pub(super) is_limit: bool,
+    /// Whether it would use more threads.
+    #[serde(skip)]
+    pub(super) can_grow: bool,
 }
 
 /// What else went on where it was measured.
@@ -43,6 +48,8 @@ pub(super) struct Machine {
     /// gateway's process is not known. Figures from a machine that is busy with something else say
     /// little.
     pub(super) others_cpu_percent: Option<f64>,
+    /// Whether gateway, load and others had next to no core left: with more of them the gateway may do more.
+    pub(super) no_core_free: bool,
 }
 
 /// A distribution of times, by an HDR histogram with three digits.
@@ -81,6 +88,7 @@ impl GeneratorUse {
             cpu_percent,
             // Threads that spin are busy, whether they have much to do or not.
             is_limit: !spin && cpu_percent >= LIMIT_PERCENT * as_f64(threads as u64),
+            can_grow: false,
         }
     }
 }
@@ -92,8 +100,15 @@ impl Machine {
             let all = all_after.saturating_sub(all);
             percent(all.saturating_sub(known_after.saturating_sub(known)), after.at - before.at)
         });
-        Self { cores: cores(), others_cpu_percent: others }
+        let all = percent(after.machine_cpu.saturating_sub(before.machine_cpu), after.at - before.at);
+        let cores = cores();
+        Self { cores, others_cpu_percent: others, no_core_free: is_full(all, cores) }
     }
+}
+
+/// Whether so much, in percent of one core, leaves nothing of so many.
+fn is_full(used: f64, cores: usize) -> bool {
+    used >= FULL_PERCENT * as_f64(cores as u64)
 }
 
 /// How many cores this process may use.
@@ -138,8 +153,10 @@ impl fmt::Display for Machine {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cores = self.cores;
         write!(formatter, "{cores} {}", if cores == 1 { "core" } else { "cores" })?;
-        let Some(percent) = self.others_cpu_percent else { return Ok(()) };
-        write!(formatter, "; others used {percent:.0} % of one")
+        if let Some(percent) = self.others_cpu_percent {
+            write!(formatter, "; others used {percent:.0} % of one")?;
+        }
+        write!(formatter, "{}", if self.no_core_free { ": NO CORE WAS FREE" } else { "" })
     }
 }
 
@@ -149,7 +166,8 @@ impl fmt::Display for GeneratorUse {
         let threads = self.threads;
         write!(formatter, "; {threads} {}", if threads == 1 { "thread" } else { "threads" })?;
         if self.is_limit {
-            write!(formatter, ": IT WAS THE LIMIT, the gateway may do more (--threads)")?;
+            write!(formatter, ": IT WAS THE LIMIT, the gateway may do more")?;
+            write!(formatter, "{}", if self.can_grow { " (--threads)" } else { "" })?;
         }
         Ok(())
     }
@@ -260,5 +278,28 @@ mod tests {
         let used = |threads, spin| GeneratorUse::between(&before, &after, 1, threads, spin);
         assert!(used(1, false).is_limit && used(1, false).to_string().contains("IT WAS THE LIMIT"));
         assert!(!used(2, false).is_limit && !used(1, true).is_limit);
+    }
+
+    #[test]
+    fn more_threads_are_proposed_only_where_they_would_be_used() {
+        let start = Instant::now();
+        let (before, after) = (usage(start, 0, 0, 0), usage(start, 1000, 500, 930));
+        let used =
+            |can_grow| GeneratorUse { can_grow, ..GeneratorUse::between(&before, &after, 1, 1, false) };
+        assert!(used(true).to_string().ends_with("may do more (--threads)"));
+        assert!(used(false).to_string().ends_with("may do more"));
+    }
+
+    #[test]
+    fn a_machine_without_a_free_core_says_so() {
+        assert!(is_full(190.0, 2) && !is_full(189.0, 2) && !is_full(190.0, 4));
+        let start = Instant::now();
+        let machine = |busy_ms| {
+            let after = Usage { machine_cpu: Duration::from_millis(busy_ms), ..usage(start, 1000, 0, 0) };
+            Machine::between(&usage(start, 0, 0, 0), &after)
+        };
+        let all_ms = 1000 * u64::try_from(cores()).unwrap();
+        assert!(machine(all_ms).no_core_free && machine(all_ms).to_string().ends_with(": NO CORE WAS FREE"));
+        assert!(!machine(100).no_core_free && !machine(100).to_string().contains("FREE"));
     }
 }

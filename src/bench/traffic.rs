@@ -18,6 +18,13 @@ use crate::cli::{BenchFanIn, BenchLatency, BenchPairs, Load, Target};
 
 /// Sent before it is measured: buffers grow, caches fill, and connections find their pace.
 const WARM_UP: Duration = Duration::from_millis(500);
+/// In flight to the one receiver of `fan-in`, where no window is asked for: half of the default
+/// `mailbox_messages`.
+const FAN_IN_FLIGHT: u32 = 32_768;
+/// In flight of each sender of `fan-in` at most, where no window is asked for.
+const MAX_WINDOW: u32 = 1024;
+/// The slowest schedule: one message in 100 s. With less, nothing would be measured.
+const MIN_RATE: f64 = 0.01;
 /// The fastest schedule: more than one thread can look at.
 const MAX_RATE: f64 = 1e7;
 
@@ -57,6 +64,8 @@ pub(super) struct TrafficReport {
     /// Those of them that were still held back at the end, and never sent: they are in `latency` with the
     /// time until then.
     pub(super) unsent_messages: u64,
+    /// Whether all that was due was sent: otherwise `latency` tells lower bounds. `None` without a rate.
+    pub(super) rate_kept: Option<bool>,
     /// Of all messages, those of the warm-up included.
     pub(super) checks: Checks,
     /// What the gateway said to the first message that it refused.
@@ -79,7 +88,8 @@ impl Wish {
 
     pub(super) fn fan_in(typed: &BenchFanIn) -> Result<Self, BenchError> {
         let BenchFanIn { services, window, rate, ack, load, target } = typed;
-        Self::of("fan-in", Shape::FanIn(*services as usize), load, target, *window, *rate, *ack)
+        let window = window.unwrap_or_else(|| fan_in_window(*services));
+        Self::of("fan-in", Shape::FanIn(*services as usize), load, target, window, *rate, *ack)
     }
 
     pub(super) fn latency(typed: &BenchLatency) -> Result<Self, BenchError> {
@@ -111,6 +121,11 @@ impl Wish {
     }
 }
 
+/// Of each sender: its share of what one mailbox of default size has room for, twice over.
+fn fan_in_window(services: u32) -> u32 {
+    (FAN_IN_FLIGHT / services.max(1)).clamp(1, MAX_WINDOW)
+}
+
 pub(super) fn checked_size(size: usize) -> Result<usize, BenchError> {
     let least = Pattern::least_bytes();
     if size < least {
@@ -120,10 +135,10 @@ pub(super) fn checked_size(size: usize) -> Result<usize, BenchError> {
 }
 
 pub(super) fn checked_rate(rate: f64) -> Result<f64, BenchError> {
-    if rate > 0.0 && rate <= MAX_RATE {
+    if (MIN_RATE..=MAX_RATE).contains(&rate) {
         return Ok(rate);
     }
-    Err(wrong_option("rate", format!("above 0, and at most {MAX_RATE}"), rate))
+    Err(wrong_option("rate", format!("from {MIN_RATE} to {MAX_RATE}"), rate))
 }
 
 /// Runs it. An `Ok` still has to be asked whether it `passed`.
@@ -154,7 +169,9 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
     let messages_per_s = per_second(messages, after.at - before.at);
     let Outcome { checks, latency, lateness, held, unsent, refusal, .. } = outcome;
     let rate = if let Pace::Rate(rate) = pace { Some(rate) } else { None };
-    let threads = shape.threads(threads);
+    let asked = threads;
+    let threads = shape.threads(asked);
+    let can_grow = shape.threads(asked + 1) > threads;
     Ok(TrafficReport {
         bench,
         senders: shape.senders(),
@@ -168,12 +185,16 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
         messages_per_s,
         data_mb_per_s: rounded(messages_per_s * as_f64(size as u64) / 1e6),
         gateway: GatewayUse::between(&rest, &before, &after, messages),
-        generator: GeneratorUse::between(&before, &after, messages, threads, spin),
+        generator: GeneratorUse {
+            can_grow,
+            ..GeneratorUse::between(&before, &after, messages, threads, spin)
+        },
         machine: Machine::between(&before, &after),
         latency: rate.map(|_| Percentiles::of(&latency)),
         lateness: rate.map(|_| Percentiles::of(&lateness)),
         held_messages: held,
         unsent_messages: unsent,
+        rate_kept: rate.map(|_| unsent == 0),
         checks,
         first_refusal: refusal,
         passed: checks.passed(),
@@ -188,7 +209,9 @@ impl fmt::Display for TrafficReport {
             format!("{senders} senders, {window_messages} messages of {size_bytes} bytes in flight for each");
         row(formatter, self.bench, &format_args!("{load}{acknowledged}"))?;
         if let Some(rate) = self.rate_messages_per_s {
-            row(formatter, "asked for", &format_args!("{rate} messages/s"))?;
+            let is_kept = self.rate_kept != Some(false);
+            let note = if is_kept { "" } else { "; rate not kept: the percentiles are lower bounds" };
+            row(formatter, "asked for", &format_args!("{rate} messages/s{note}"))?;
         }
         let rate = format_args!("{:.0}  ({messages} in {seconds:.2} s)", self.messages_per_s);
         row(formatter, "messages/s", &rate)?;
@@ -218,14 +241,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_in_flight_to_one_fits_into_its_mailbox() {
+        assert_eq!([1, 8, 32, 100, 32_768, 100_000].map(fan_in_window), [1024, 1024, 1024, 327, 1, 1]);
+        let mailbox = crate::config::Config::default().mailbox_messages;
+        assert!(u64::from(FAN_IN_FLIGHT) * 2 <= mailbox);
+    }
+
+    #[test]
     fn a_size_or_a_rate_out_of_range_is_named() {
         let least = Pattern::least_bytes();
         let error = checked_size(least - 1).unwrap_err().to_string();
         assert_eq!(error, format!("--size must be at least {least}, not {}", least - 1));
         assert_eq!(checked_size(least).unwrap(), least);
-        for rate in [0.0, -1.0, f64::NAN, 1e10] {
+        for rate in [0.0, 1e-11, -1.0, f64::NAN, 1e10] {
             let error = checked_rate(rate).unwrap_err().to_string();
-            assert!(error.starts_with("--rate must be above 0"), "{error}");
+            assert!(error.starts_with("--rate must be from 0.01 to 10000000, not "), "{error}");
         }
+        assert!(checked_rate(MIN_RATE).is_ok() && checked_rate(MAX_RATE).is_ok());
     }
 }

@@ -40,14 +40,14 @@ pub enum Bench {
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Which gateway")]
 pub struct Target {
-    /// Where the gateway listens.
+    /// Where the gateway listens; `ws://` only, not `wss://`.
     #[arg(long, default_value = "ws://127.0.0.1:7117/gateway", conflicts_with = "spawn")]
     pub url: String,
     /// The gateway's process id, to see its CPU time and memory.
     #[arg(long, conflicts_with = "spawn")]
     pub pid: Option<u32>,
     /// Start a gateway for it, of this executable, on a free port and with nothing on the disk, and stop it at
-    /// the end. Its settings can be given by variables.
+    /// the end. Its other settings can be given by variables.
     #[arg(long)]
     pub spawn: bool,
     /// How many workers that gateway has.
@@ -69,8 +69,8 @@ pub struct Load {
     /// How long to measure, in seconds; fractions will do.
     #[arg(long, value_name = "SECONDS", default_value = "5")]
     pub seconds: Seconds,
-    /// Threads that make the load.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    /// Threads that make the load; that of fan-in is always one.
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=256))]
     pub threads: u32,
     /// Look for work all the time instead of waiting for it: takes whole cores, and wakes nobody up late.
     #[arg(long)]
@@ -127,9 +127,9 @@ pub struct BenchFanIn {
     /// Services that send to one more.
     #[arg(long, default_value_t = 8, value_parser = value_parser!(u32).range(1..=100_000))]
     pub services: u32,
-    /// Messages in flight for each sender.
-    #[arg(long, value_name = "MESSAGES", default_value_t = 1024, value_parser = value_parser!(u32).range(1..))]
-    pub window: u32,
+    /// Messages in flight for each sender [default: its share of 32768 in all, at most 1024]
+    #[arg(long, value_name = "MESSAGES", value_parser = value_parser!(u32).range(1..))]
+    pub window: Option<u32>,
     /// Messages for each second, of all senders together [default: as many as the window lets]
     #[arg(long, value_name = "MESSAGES")]
     pub rate: Option<f64>,
@@ -169,11 +169,12 @@ pub struct BenchIdle {
     /// Services that connect, 128 at a time for each thread.
     #[arg(long, default_value_t = 5000, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub connections: u32,
-    /// How long they stay, in seconds; fractions will do.
+    /// How long they stay, in seconds; fractions will do. Only what is longer than two of the gateway's
+    /// heartbeats (11 s, by default) surely has pings in its CPU time.
     #[arg(long, value_name = "SECONDS", default_value = "2")]
     pub seconds: Seconds,
     /// Threads that connect.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=256))]
     pub threads: u32,
     /// Print one JSON object instead of a table.
     #[arg(long)]
@@ -223,7 +224,7 @@ pub struct BenchScaling {
     #[arg(long, value_name = "SECONDS", default_value = "2")]
     pub seconds: Seconds,
     /// Threads that make the load.
-    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=256))]
     pub threads: u32,
 }
 
@@ -241,7 +242,7 @@ pub struct BenchPlot {
 /// `gateway bench soak`
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct BenchSoak {
-    /// Where the gateway listens.
+    /// Where the gateway listens; `ws://` only, not `wss://`.
     #[arg(long, default_value = "ws://127.0.0.1:7117/gateway", conflicts_with = "spawn")]
     pub url: String,
     /// The gateway's process id, to see its memory and descriptors. It must have no other services.
@@ -323,6 +324,14 @@ mod tests {
             assert!(refused(&format!("bench idle --spawn {other}")).contains("cannot be used with"));
         }
         assert!(refused("bench idle --workers 2").contains("--spawn"));
+    }
+
+    #[test]
+    fn no_more_threads_are_asked_for_than_can_run() {
+        for bench in ["pairs", "idle", "scaling"] {
+            parsed(&format!("bench {bench} --threads 256"));
+            assert!(refused(&format!("bench {bench} --threads 257")).contains("1..=256"), "{bench}");
+        }
     }
 
     #[test]

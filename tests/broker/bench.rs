@@ -119,6 +119,7 @@ fn pairs_keep_a_rate_that_is_asked_for() {
     let most = 500.0 * (number(&report, "/seconds") + 1.0) + 1.0;
     assert!(number(&report, "/messages") < most, "{report:#}");
     assert_eq!(report["rate_messages_per_s"], 500.0);
+    assert_eq!(report["rate_kept"], count(&report, "/unsent_messages") == 0, "{report:#}");
 }
 
 #[test]
@@ -172,10 +173,11 @@ fn what_never_could_be_sent_counts_as_long_as_it_had_waited() {
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
     let unsent = count(&report, "/unsent_messages");
+    assert_eq!(report["rate_kept"], false, "{report:#}");
     assert!(unsent > count(&report, "/messages"), "{report:#}");
     // All that were due are in it, though most of them never came.
     let latencies = count(&report, "/latency/count");
-    assert!(latencies >= unsent && latencies >= 80_000, "{report:#}");
+    assert!(latencies >= unsent && latencies >= 50_000, "{report:#}");
     assert!(number(&report, "/latency/p50_us") > 100_000.0, "{report:#}");
 }
 
@@ -194,7 +196,7 @@ fn idle_services_are_counted_and_weighed() {
 
 #[test]
 fn services_that_were_all_cut_off_are_back_without_a_loss() {
-    let gateway = Gateway::start(&[]);
+    let gateway = Gateway::start(&["--workers=1"]);
     let line = "reconnect --services 30 --rate 600 --seconds 0.5 --json";
     let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), line);
     assert_eq!(code, Some(0), "{stdout}{stderr}");

@@ -1,8 +1,7 @@
 //! The messages that one service sends, and what becomes of them.
 
-use crate::bench::checker::{Checker, Checks};
+use crate::bench::checker::{Checker, Checks, Receipts};
 use crate::bench::pattern::{DIGITS, Pattern, increment};
-use crate::bench::sequence::Sequence;
 
 use super::frame::{self, TEXT};
 
@@ -24,8 +23,8 @@ pub(super) struct Outgoing {
     /// Whether it stands in the queue of those that can send.
     pub(super) is_queued: bool,
     pub(super) checker: Checker,
-    /// What had a RECEIPT, where they are asked for.
-    pub(super) accepted: Option<Sequence>,
+    /// Where they are asked for.
+    receipts: Option<Receipts>,
 }
 
 /// Where digits stand in the frame, and what masks them there.
@@ -57,7 +56,7 @@ impl Outgoing {
             owed: 0,
             is_queued: false,
             checker: Checker::new(incoming),
-            accepted: has_receipts.then(Sequence::default),
+            receipts: has_receipts.then(Receipts::default),
         }
     }
 
@@ -80,8 +79,21 @@ impl Outgoing {
         window.saturating_sub(self.sent - self.settled)
     }
 
+    /// A RECEIPT came. False: there is no such message, or none was asked for.
+    pub(super) fn accepted(&mut self, number: u64) -> bool {
+        let receipts = self.receipts.as_mut().filter(|_| number < self.sent);
+        receipts.map(|receipts| receipts.accepted.take(number)).is_some()
+    }
+
+    /// The connection is gone: of what was sent, the gateway may never have had what got no RECEIPT.
+    pub(super) fn cut(&mut self) {
+        if let Some(receipts) = &mut self.receipts {
+            receipts.sent_before_cut = self.sent;
+        }
+    }
+
     pub(super) fn checks(&self) -> Checks {
-        self.checker.finish(self.sent, self.refused, self.accepted.as_ref())
+        self.checker.finish(self.sent, self.refused, self.receipts.as_ref())
     }
 }
 
@@ -89,6 +101,29 @@ impl Outgoing {
 mod tests {
     use super::*;
     use crate::protocol::frame::{ClientHeader, unmask_into};
+
+    #[test]
+    fn a_receipt_is_for_a_message_that_was_sent() {
+        let pattern = Pattern::message("a", "x:y", &Pattern::data(300), true);
+        let outgoing = |has_receipts| {
+            let mut outgoing = Outgoing::new(1, &pattern, pattern.clone(), [5, 6, 7, 8], has_receipts);
+            outgoing.encode(&mut Vec::new());
+            outgoing
+        };
+        assert_eq!([0, 1, u64::MAX].map(|number| outgoing(true).accepted(number)), [true, false, false]);
+        assert!(!outgoing(false).accepted(0));
+    }
+
+    #[test]
+    fn what_got_no_receipt_is_in_doubt_as_far_as_the_cut_and_lost_after_it() {
+        let pattern = Pattern::message("a", "x:y", &Pattern::data(300), true);
+        let mut outgoing = Outgoing::new(1, &pattern, pattern.clone(), [5, 6, 7, 8], true);
+        let mut out = Vec::new();
+        (0..3).for_each(|_| outgoing.encode(&mut out));
+        outgoing.cut();
+        (0..2).for_each(|_| outgoing.encode(&mut out));
+        assert_eq!(outgoing.checks(), Checks { sent: 5, in_doubt: 3, lost: 2, ..Checks::default() });
+    }
 
     #[test]
     fn the_frames_are_the_pattern_with_one_number_after_the_other() {

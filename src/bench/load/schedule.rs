@@ -19,7 +19,7 @@ impl Schedule {
 
     #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation)]
     fn due_at(&self, message: u64) -> u64 {
-        self.start + (message as f64 * self.step) as u64
+        self.start.saturating_add((message as f64 * self.step) as u64)
     }
 
     /// When a sender's message with this number is due.
@@ -55,6 +55,12 @@ mod tests {
         let popped: Vec<_> = std::iter::from_fn(|| schedule.pop(130)).collect();
         assert_eq!(popped, [(0, 100), (1, 110), (2, 120), (0, 130)]);
         assert_eq!((schedule.due(0, 1), schedule.due(2, 0)), (130, 120));
+    }
+
+    #[test]
+    fn what_is_due_beyond_all_time_is_never_due() {
+        let schedule = Schedule::new(100, 1e-11, 1);
+        assert_eq!((schedule.due_at(0), schedule.due_at(1)), (100, u64::MAX));
     }
 
     #[test]

@@ -78,6 +78,9 @@ impl Service {
         self.wire = None;
         self.is_accepted = false;
         self.has_news = false;
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.cut();
+        }
     }
 
     /// How many bytes wait to be written.

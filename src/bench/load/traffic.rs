@@ -214,10 +214,9 @@ impl Engine {
         if op.is(Opcode::Receipt) {
             let Receipt { n } = op.read().map_err(failed)?;
             let number = decimal(n.as_bytes());
-            let accepted = self.services[place].outgoing.as_mut().and_then(|it| it.accepted.as_mut());
-            if let (Some(number), Some(accepted)) = (number, accepted) {
-                accepted.take(number);
-            }
+            let outgoing = self.services[place].outgoing.as_mut();
+            let is_known = outgoing.zip(number).is_some_and(|(outgoing, number)| outgoing.accepted(number));
+            self.found.checks.altered += u64::from(!is_known);
         } else if op.is(Opcode::Error) {
             let refused: Refused = op.read().map_err(failed)?;
             self.refused(place, &refused);
