@@ -6,7 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`blocks`] | 64 bytes at once, by bit masks; says only that a message is well formed, and where its parts are |
-//! | [`avx2`] | the masks of 64 bytes, with the instructions of x86-64-v3: the one place with `unsafe` |
+//! | [`avx2`] | the masks of 64 bytes, by AVX2, BMI and PCLMULQDQ: the one place with `unsafe` |
 //! | [`tokens`], [`strings`] | token by token, on any machine: the reference, and what says how a message is malformed |
 //! | [`fields`], [`malformed`] | what both hold the keys against, and what is said of a bad message |
 //!

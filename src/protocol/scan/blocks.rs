@@ -20,7 +20,7 @@ use crate::protocol::envelope::Envelope;
 /// How many bytes are looked at together: one for each bit of a mask.
 pub(super) const BLOCK: usize = 64;
 
-/// Most levels of nesting: one for each bit of a word, and one bit that marks the end.
+/// Most levels of nesting: a bit of a word for each, and the word's last one for the end.
 const MAX_DEPTH: u32 = u64::BITS - 1;
 
 /// What the machine does with 64 bytes or bits.

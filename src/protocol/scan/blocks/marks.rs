@@ -3,11 +3,12 @@
 use super::super::fields::Fields;
 use super::trimmed;
 
-/// Most keys of the message's own object. Its real ones are five; what has more is left to the scan
+/// Most keys of the message's own object. A service may send four; what has more is left to the scan
 /// by tokens.
 pub(super) const MAX_FIELDS: usize = 8;
 
-/// Where the colons, the commas and the end of the message's own object stand, in that order.
+/// Where a colon and the comma behind its value stand, in turns, in the message's own object; the last
+/// is its end.
 pub(super) struct Marks {
     at: [u32; MAX_FIELDS * 2],
     count: usize,
@@ -28,7 +29,7 @@ impl Marks {
         Some(())
     }
 
-    /// `None`: a key of the gateway's is not as it must be, or the object is empty.
+    /// Only for a message that holds: `None` if a key of the gateway's is not as it must be.
     #[inline]
     pub(super) fn fields<'a>(&self, body: &'a str, text: &'a str) -> Option<Fields<'a>> {
         let mut fields = Fields::default();

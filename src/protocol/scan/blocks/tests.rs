@@ -64,7 +64,36 @@ fn what_it_does_not_look_at_is_left_to_the_tokens() {
 #[test]
 fn tokens_are_seen_over_the_edge_of_a_block() {
     let good = [r#"{"a":[1,"b",true,{}],"c":-1.5e3}"#, r#""\\\"\u00e9\\""#, "[[],[ ],{ }]", "-0.0", "12345"];
-    let bad = [r#"{"a":[1,"b",tru,{}]}"#, r#""\\\"\u00g9""#, r#"{"a",1}"#, r#"["a":1]"#, "[1,]", "01", "[}"];
+    // Each would be well formed if one check were left out. The last ends the message early.
+    let bad = [
+        r#"{"a":[1,"b",tru,{}]}"#,
+        r#""\\\"\u00g9""#,
+        r#"{"a",1}"#,
+        r#"["a":1]"#,
+        "[1,]",
+        "01",
+        "[}",
+        "{1}",
+        "{[]}",
+        "{{}}",
+        "{:1}",
+        "{,}",
+        r#"{"a":1,[]}"#,
+        r#"{"a":1,:2}"#,
+        r#"{"a"::1}"#,
+        r#"{"a":,"b":1}"#,
+        r#"{"a":1,}"#,
+        "[,1]",
+        "[:1]",
+        "[1 2]",
+        r#"1"a""#,
+        r#""a"1"#,
+        r#""a""b""#,
+        "1\\",
+        "\"\n\"",
+        ":1",
+        r#"1},"x":{}"#,
+    ];
     for shift in 0..BLOCK * 2 {
         for white in ["", " ", "                                                                      "] {
             for (values, is_good) in [(&good[..], true), (&bad[..], false)] {
