@@ -17,7 +17,7 @@ const BYSTANDER: &str = "2";
 static IS_PERMITTED: LazyLock<bool> = LazyLock::new(|| {
     let is_permitted = run("chrt", &["--fifo", BYSTANDER, "true"]);
     if !is_permitted {
-        println!("no real-time priorities can be given here: the bystanders are allowed 1 ms more");
+        println!("no real-time priorities can be given here: the bystanders are allowed a time slice more");
     }
     is_permitted
 });
