@@ -24,7 +24,7 @@
 //!
 //! `{"s":"shard-3","t":"gateway-proxy:backend:discord:message_create","d":{"id":"8138"}}`
 //!
-//! 1. Bytes come from the socket, to [`Bursts`](networker::bursts). The
+//! 1. Bytes come from the [socket](networker::upgraded), to [`Bursts`](networker::bursts). The
 //!    [`FrameReader`](protocol::reader) checks and unmasks the frames and joins fragments; all
 //!    messages of one read are one burst.
 //! 2. The [`Connection`](networker::websocket) hands each to its
@@ -39,7 +39,11 @@
 //!    [accounted](state::account) as accepted, and it leaves as one actix message.
 //! 6. The target's [`ClientSession`](actors::client_session) [queues](state::session) it, and hands
 //!    its connection as much as that has credit for: now the messages are delivered.
-//! 7. The target's [`Outgoing`](networker::outgoing) writes the frames as they are.
+//! 7. The target's [`Outgoing`](networker::outgoing) gives the frames as they are to its socket, which
+//!    writes them from where they lie.
+//!
+//! A service that sends without end does not keep a thread for itself: its actors give way after a
+//! [turn](actors::turn).
 //!
 //! A parcel that cannot go on, whatever happens to it, returns its messages to their source by
 //! itself. What the settings mean is in [`config`], and how all parts are put together in

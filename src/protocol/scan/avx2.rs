@@ -1,7 +1,8 @@
 //! The masks of 64 bytes by AVX2, and the scan by blocks compiled for machines that have it.
 //!
 //! All `unsafe` of the crate is here: the loads of a block, which stay within it, and calls of
-//! functions that need what a machine must have. An [`Avx2`] is made only where it has been asked.
+//! functions that need what a machine must have: an [`Avx2`], which has it, comes only from
+//! [`Avx2::detect`].
 #![allow(unsafe_code, reason = "see above")]
 
 use std::arch::x86_64::{

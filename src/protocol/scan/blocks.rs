@@ -5,7 +5,8 @@
 //! without visiting tokens: what may follow a token depends on what it is, so for each kind the
 //! places right behind its tokens are computed together, beyond white space, and held against what
 //! stands there. Only commas need to know what is open around them; between two brackets that is the
-//! same for all of them, so only brackets are visited, and scalars of more than one byte.
+//! same for all of them. So only brackets are visited one by one, and what is rarer: scalars of more
+//! than one byte, escapes, control characters, and the colons and commas of the message's own object.
 //!
 //! A block hands on what the next one must know as one bit for each kind. It is safe code, and runs
 //! on any machine that can make [`Masks`]; how these are made is not its business.
@@ -103,7 +104,7 @@ struct Grammar<'a, M> {
     wrong: u64,
 }
 
-/// 1: the next token must be this.
+/// 1: the next token, maybe behind white space, must be this.
 #[derive(Default)]
 struct Next {
     /// A key, or the end of an object without any.
@@ -275,7 +276,8 @@ impl<'a, M: Machine> Grammar<'a, M> {
         Some(Brackets { closing, in_objects })
     }
 
-    /// `None`: more is open at once than may be.
+    /// `None`: more is open at once than may be. `before` is never 0: the bit that stands above all levels
+    /// is pushed out only by more of them than pass here, and nothing is closed behind the message's end.
     #[inline(always)]
     fn check_depth(&self, before: u64, brackets: u64, closing: u64) -> Option<()> {
         let opening = brackets & !closing;
@@ -381,6 +383,12 @@ fn wrong_controls(text: &[u8], base: usize, controls: u64, inside: u64) -> u64 {
 
 /// The places of the tokens that come next behind these last bytes, or at these places, or at the
 /// block's first byte (`next`), beyond white space. `next` becomes what holds for the next block.
+///
+/// ```text
+/// text      [  7,   [ 8
+/// last      1.......1..    the brackets that open
+/// answer    ...1......1    what comes next behind each
+/// ```
 #[allow(clippy::inline_always, reason = "as above")]
 #[inline(always)]
 fn behind(last: u64, places: u64, white: u64, next: &mut u64) -> u64 {
