@@ -17,8 +17,8 @@ const TRIES: usize = 5;
 /// How much slower the bystanders may get.
 pub(crate) const FACTOR: u32 = 3;
 
-/// What others may wait besides, however short the quiet is: the turn that an attacker has on a thread of
-/// the gateway's, whose length does not depend on it.
+/// What others may wait besides, however short the quiet is: most of the turn that an attacker has on a
+/// thread of the gateway's, whose length does not depend on it.
 const ONE_TURN: Duration = Duration::from_micros(100);
 
 /// What a time slice of the kernel's scheduler may add, where no [priority](crate::priority) keeps the
