@@ -1,10 +1,11 @@
 //! What is answered over HTTP, and what is refused.
 
 use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 
 use serde_json::json;
 
-use crate::support::{Gateway, eventually};
+use crate::support::{Gateway, PATIENCE, eventually};
 
 #[test]
 fn what_a_web_page_could_have_sent_is_refused_before_anything_else() {
@@ -88,6 +89,27 @@ fn who_asks_for_a_websocket_where_there_is_none_gets_the_whole_answer_and_the_en
         assert!(head.contains("connection: close"), "{asked}: {head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{asked}: {answer}");
     }
+}
+
+/// Such a request says where it ends by ending the connection.
+#[test]
+fn what_comes_with_an_offer_of_a_websocket_is_read_to_its_end() {
+    let gateway = Gateway::start(&["--workers=1"]);
+    let host = gateway.address();
+    let mut wire = TcpStream::connect(host).unwrap();
+    wire.set_nodelay(true).unwrap();
+    wire.set_read_timeout(Some(PATIENCE)).unwrap();
+    let headers = "Content-Type: application/json\r\nConnection: Upgrade\r\nUpgrade: websocket";
+    let head = format!("POST /gateway HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n\r\n");
+    for part in [&head, r#"{"s":"a","#, r#""t":"gateway:opcode","#, r#""d":{"opcode":0}}"#] {
+        wire.write_all(part.as_bytes()).unwrap();
+        // The one thread of the gateway's has read the part once it has answered what came later.
+        (0..2).for_each(|_| assert_eq!(gateway.http("GET", "/healthz", &[], "").0, 200));
+    }
+    wire.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    wire.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ticket"), "{answer}");
 }
 
 #[test]
