@@ -11,10 +11,10 @@ use tokio::task::yield_now;
 
 /// How long an actor may keep the thread from others, in one message or in many.
 ///
-/// A turn that is over amid a burst cuts its parcels in two: with 100 µs a forwarded message of 256 bytes costs
-/// about 8 % more CPU than with this, and without turns 6 % less. With 250 µs a flood of what is refused makes
-/// others wait more than three times as long as in quiet (`tests/attacks`).
-const TURN: Duration = Duration::from_micros(150);
+/// As short as the write of one full piece to a socket, which others wait for too: a shorter one would not
+/// let them in sooner. Within what the measurements waver by, a forwarded message costs the same CPU with turns of
+/// 25, 50 and 100 µs and without any, since what a burst brings for one target stays together.
+const TURN: Duration = Duration::from_micros(50);
 
 /// How long an actor has worked since others had their turn.
 #[derive(Debug, Default)]

@@ -126,10 +126,12 @@ impl Dispatcher {
         self.own.is_connection(self.connection)
     }
 
-    /// To be called before the first message of a burst: forgets what may be wrong by now.
+    /// To be called before the first message of a burst, and where one goes on: forgets what may be
+    /// wrong by now. What it took in before goes where it was meant to.
     pub(crate) fn begin(&mut self) {
         let version = self.routes.version();
         if self.version != version {
+            self.flush();
             self.version = version;
             self.shards = self.routes.shards();
             self.forget_lines();
@@ -333,6 +335,9 @@ impl Dispatcher {
         let json = GatewayOp::Error(error).to_json();
         if self.own_notices().push([json.as_bytes(), b""]).is_ok() {
             self.own.errors().add(code);
+            if self.own_notices().frame_bytes() >= PARCEL_BYTES {
+                self.send_notices();
+            }
             return;
         }
         let entry = entry.unwrap_or_else(|| self.own.entry(None));
@@ -361,9 +366,7 @@ impl Dispatcher {
     pub(crate) fn flush(&mut self) {
         if self.is_current() {
             self.send_open();
-            if let Some(notices) = self.notices.take() {
-                notices.send(None);
-            }
+            self.send_notices();
         } else {
             self.forget_lines();
             self.notices = None;
@@ -374,6 +377,12 @@ impl Dispatcher {
     fn send_open(&mut self) {
         for line in std::mem::take(&mut self.open) {
             self.send_line(line);
+        }
+    }
+
+    fn send_notices(&mut self) {
+        if let Some(notices) = self.notices.take() {
+            notices.send(None);
         }
     }
 
@@ -424,3 +433,6 @@ fn receipt(nonce: &str) -> String {
     let opcode = op::Opcode::Receipt as u8;
     format!(r#"{{"s":"{GATEWAY_NAME}","t":"{OPCODE_TOPIC}","d":{{"opcode":{opcode},"n":{nonce}}}}}"#)
 }
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,19 @@ struct Service {
     is_confirmed: bool,
 }
 
+/// How far a burst was worked through, and the item at which it goes on.
+enum Until {
+    End,
+    /// For room, for a permit, or until its rate allows more.
+    Waits {
+        at: usize,
+    },
+    /// For others on the same thread.
+    TurnIsOver {
+        at: usize,
+    },
+}
+
 /// Whether to go on with the next item of a burst.
 enum Flow {
     On,
@@ -162,35 +175,39 @@ impl Connection {
         }
         self.ops_this_turn = 0;
         let began = Instant::now();
-        let waits_at = self.items(&burst, from, began, context);
-        self.flush();
-        self.turn.worked(began.elapsed());
-        if let Some(index) = waits_at {
-            self.paused_at = Some((burst, index));
-            return;
+        let until = self.items(&burst, from, began, context);
+        // Where only others go first, what there is for each target stays together: cut in two, it would
+        // cost its target's session and socket twice.
+        if !matches!(until, Until::TurnIsOver { .. }) {
+            self.flush();
         }
-        bursts::give_back(burst);
-        if self.turn.is_over() {
-            self.give_way(context);
+        self.turn.worked(began.elapsed());
+        match until {
+            Until::Waits { at } | Until::TurnIsOver { at } => self.paused_at = Some((burst, at)),
+            Until::End => {
+                bursts::give_back(burst);
+                if self.turn.is_over() {
+                    self.give_way(context);
+                }
+            }
         }
     }
 
-    /// Handles the items from that one on, until the connection has to wait; the item at which it goes
-    /// on then.
-    fn items(&mut self, burst: &Burst, from: usize, began: Instant, context: &mut Ctx) -> Option<usize> {
+    /// Handles the items from that one on, as far as it gets.
+    fn items(&mut self, burst: &Burst, from: usize, began: Instant, context: &mut Ctx) -> Until {
         let mut index = from;
         while let Some((item, bytes)) = burst.get(index) {
             if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && self.turn.is_over_after(began.elapsed()) {
                 self.give_way(context);
-                return Some(index);
+                return Until::TurnIsOver { at: index };
             }
             match self.guarded_item(item, bytes, burst.bytes_from(index), context) {
                 Flow::On => index += 1,
-                Flow::Pause { again } => return Some(if again { index } else { index + 1 }),
+                Flow::Pause { again } => return Until::Waits { at: if again { index } else { index + 1 } },
                 Flow::End => break,
             }
         }
-        None
+        Until::End
     }
 
     /// Runs a handler. A panic that is not about one message ends the connection, as its end would:
@@ -323,6 +340,7 @@ impl Actor for Connection {
     }
 
     fn stopping(&mut self, _: &mut Ctx) -> Running {
+        self.flush();
         self.count_close(Close::Lost);
         self.tell_end(Ended::Lost, "its connection was lost");
         Running::Stop

@@ -17,9 +17,9 @@ const TRIES: usize = 5;
 /// How much slower the bystanders may get.
 pub(crate) const FACTOR: u32 = 3;
 
-/// What others may wait besides, however short the quiet is: most of the turn that an attacker has on a
-/// thread of the gateway's, whose length does not depend on it.
-const ONE_TURN: Duration = Duration::from_micros(100);
+/// What others may wait besides, however short the quiet is: an attacker's turn on a thread of the
+/// gateway's, whose length does not depend on it.
+const ONE_TURN: Duration = Duration::from_micros(50);
 
 /// What a time slice of the kernel's scheduler may add, where no [priority](crate::priority) keeps the
 /// attackers and other work from the cores of gateway and bystanders.

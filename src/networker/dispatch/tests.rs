@@ -1,0 +1,128 @@
+use std::sync::{Mutex, PoisonError};
+
+use super::*;
+use crate::state::gauge::Bounds;
+use crate::state::parcel::Parcel;
+use crate::state::route::{Inbox, Shared};
+
+/// Where parcels go instead of a session's actor.
+#[derive(Clone, Default)]
+struct Caught(Arc<Mutex<Vec<Parcel>>>);
+
+impl Inbox for Caught {
+    fn deliver(&self, parcel: Parcel) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(parcel);
+    }
+}
+
+impl Caught {
+    /// The data of the messages of each parcel that came since.
+    fn take(&self) -> Vec<Vec<String>> {
+        let parcels = std::mem::take(&mut *self.0.lock().unwrap());
+        let data_of = |parcel: Parcel| {
+            let all = parcel.texts().map(data).collect();
+            parcel.delivered();
+            all
+        };
+        parcels.into_iter().map(data_of).collect()
+    }
+}
+
+fn data(text: &[u8]) -> String {
+    let text = std::str::from_utf8(text).unwrap();
+    scan(text, Limits { max_depth: 8 }).unwrap().data().to_owned()
+}
+
+/// The connection of `source`, and two others.
+struct World {
+    routes: Arc<Routes>,
+    own: Arc<Route>,
+    to_source: Caught,
+    to_target: Caught,
+    dispatcher: Dispatcher,
+}
+
+const CONNECTION: ConnectionId = ConnectionId(1);
+
+impl World {
+    fn new() -> Self {
+        let shared = Arc::new(Shared::new(100, 1 << 30));
+        let routes = Arc::new(Routes::new(ShardTable::new(1), shared.clone()));
+        let add = |name: &str| {
+            let bounds = Bounds { messages: 10_000, bytes: 1 << 20 };
+            let route = Arc::new(Route::new(Name::new(name).unwrap(), bounds, shared.clone()));
+            let caught = Caught::default();
+            route.open(Box::new(caught.clone()));
+            routes.insert(route.clone());
+            (route, caught)
+        };
+        let ((own, to_source), (_, to_target), _) = (add("source"), add("target"), add("other"));
+        own.set_connection(CONNECTION);
+        let limits = MessageLimits { max_topic_bytes: 100, max_depth: 8 };
+        let wishes = Wishes { receipts: false, acks: false };
+        let grant = Arc::new(Grant::everything());
+        let dispatcher = Dispatcher::new(own.clone(), CONNECTION, routes.clone(), limits, wishes, grant);
+        Self { routes, own, to_source, to_target, dispatcher }
+    }
+
+    fn send(&mut self, target: &str, data: &str) {
+        let text = format!(r#"{{"s":"source","t":"gateway-proxy:{target}:x","d":{data}}}"#);
+        let outcome = self.dispatcher.message(&text, text.len(), true);
+        assert!(matches!(outcome, Outcome::Done), "{text}: {outcome:?}");
+    }
+
+    /// Makes the connection look again.
+    fn change_routes(&self) {
+        self.routes.remove(&Name::new("other").unwrap());
+    }
+}
+
+#[test]
+fn a_burst_that_goes_on_after_others_had_their_turn_is_one_parcel() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    world.send("target", "1");
+    world.dispatcher.begin();
+    world.send("target", "2");
+    assert_eq!(world.to_target.take(), [[""; 0]; 0], "nothing leaves before the end of the burst");
+    world.dispatcher.flush();
+    assert_eq!(world.to_target.take(), [["1", "2"]]);
+}
+
+#[test]
+fn what_a_burst_brought_before_a_service_went_down_is_not_lost() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    world.send("target", "1");
+    world.send("nobody", "2");
+    world.change_routes();
+    world.dispatcher.begin();
+    assert_eq!(world.to_target.take(), [["1"]]);
+    assert_eq!(world.to_source.take().len(), 1, "the ERROR about the second");
+    world.send("target", "3");
+    world.dispatcher.flush();
+    assert_eq!(world.to_target.take(), [["3"]]);
+}
+
+#[test]
+fn what_a_connection_read_that_was_replaced_is_not_accepted() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    world.send("target", "1");
+    world.own.set_connection(ConnectionId(2));
+    world.change_routes();
+    world.dispatcher.begin();
+    world.dispatcher.flush();
+    assert_eq!(world.to_target.take(), [[""; 0]; 0]);
+    let rows = world.routes.shared().accounts.snapshot();
+    assert!(rows.iter().all(|row| row.balance.accepted.is_zero()), "{rows:?}");
+}
+
+#[test]
+fn errors_leave_before_they_are_more_than_others_would_wait_for() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    let sent = 2 * PARCEL_BYTES / 100;
+    (0..sent).for_each(|_| world.send("nobody", "1"));
+    assert!(!world.to_source.take().is_empty(), "{sent} messages were refused");
+}
