@@ -42,6 +42,9 @@ pub(super) struct ReconnectReport {
     pub(super) not_resumed: u64,
     /// Of messages, from when each was due until it had come; the cut is in it.
     pub(super) latency: Percentiles,
+    /// Messages that were due and not written when the time was over. They are in the latency, with the
+    /// time that they had waited.
+    pub(super) unsent_messages: u64,
     /// `None`: its process is not known.
     pub(super) gateway: Option<GatewayUse>,
     pub(super) machine: Machine,
@@ -94,7 +97,7 @@ async fn measure(
     let (after, came) = (gateway.usage(), crew.arrived());
     let outcome = crew.end().await?;
     let after = after?;
-    let Outcome { checks, latency, back, not_resumed, refusal, .. } = outcome;
+    let Outcome { checks, latency, unsent, back, not_resumed, refusal, .. } = outcome;
     let all_back = Duration::from_nanos(back.max());
     Ok(ReconnectReport {
         bench: "reconnect",
@@ -107,6 +110,7 @@ async fn measure(
         back: Percentiles::of(&back),
         not_resumed,
         latency: Percentiles::of(&latency),
+        unsent_messages: unsent,
         gateway: GatewayUse::between(&rest, &before, &after, came - came_before),
         machine: Machine::between(&before, &after),
         checks,
@@ -129,7 +133,8 @@ impl fmt::Display for ReconnectReport {
         )?;
         row(formatter, "each back µs", &self.back)?;
         row(formatter, "resumed", &format_args!("{} of {services}", services - not_resumed))?;
-        row(formatter, "latency µs", &self.latency)?;
+        let unsent = self.unsent_messages;
+        row(formatter, "latency µs", &format_args!("{}; {unsent} not sent by the end", self.latency))?;
         if let Some(gateway) = &self.gateway {
             row(formatter, "gateway", gateway)?;
         }

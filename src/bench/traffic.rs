@@ -221,7 +221,8 @@ impl fmt::Display for TrafficReport {
         }
         if let Some(lateness) = &self.lateness {
             let Self { held_messages, unsent_messages, .. } = self;
-            let held = format_args!("{lateness}; {held_messages} held back, {unsent_messages} to the end");
+            let held =
+                format_args!("{lateness}; {held_messages} held back, {unsent_messages} not sent by the end");
             row(formatter, "sent late µs", &held)?;
         }
         if let Some(gateway) = &self.gateway {

@@ -212,6 +212,17 @@ fn services_that_were_all_cut_off_are_back_without_a_loss() {
     assert!(ordered(&report, "latency") >= 550, "{report:#}");
 }
 
+/// More of them than connect at a time: the last have messages to send before they have a connection.
+#[test]
+fn services_that_came_back_send_what_they_owe() {
+    let line = "reconnect --spawn --services 400 --rate 2000 --seconds 0.5 --json";
+    let (code, stdout, stderr) = run(line);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    let (sent, unsent) = (count(&report, "/checks/sent"), count(&report, "/unsent_messages"));
+    assert!(sent > 0 && unsent * 10 < sent, "{report:#}");
+}
+
 #[test]
 fn the_services_identify_with_a_token_where_one_is_wanted() {
     let credentials = entry("bench", "the-bench-token", "names = [\"bench-*\"]\nsend = [\"*\"]");

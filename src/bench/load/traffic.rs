@@ -115,11 +115,10 @@ impl Engine {
         let (window, is_paced) = (self.plan.window, self.schedule.is_some());
         let service = &mut self.services[place];
         let is_free = service.is_accepted && service.unwritten() == 0;
-        let (Some(outgoing), Some(wire)) = (&mut service.outgoing, &mut service.wire) else { return Ok(()) };
+        let Some(outgoing) = &mut service.outgoing else { return Ok(()) };
         outgoing.is_queued = false;
-        if !is_free {
-            return Ok(());
-        }
+        // One that is away has its turn once it is accepted again.
+        let Some(wire) = service.wire.as_mut().filter(|_| is_free) else { return Ok(()) };
         let mut room = outgoing.room(window);
         if is_paced {
             room = room.min(outgoing.owed);
