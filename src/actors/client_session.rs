@@ -157,12 +157,12 @@ impl ClientSession {
     }
 
     fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
-        let (identity, began) = (self.identity.clone(), Instant::now());
+        let identity = self.identity.clone();
+        self.turn.start(Instant::now());
         guard::<Self, ()>(identity.name().as_str(), Part::Session, identity.panics(), context, |context| {
             handler(self, context);
         });
-        self.turn.worked(began.elapsed());
-        turn::give_way(self, context, |session| &mut session.turn);
+        turn::stop(self, context, |session| &mut session.turn);
     }
 }
 

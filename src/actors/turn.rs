@@ -4,7 +4,7 @@
 //! sends without end would keep the thread for itself. So it counts how long it has worked, and lets
 //! the others go first after a while.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, AsyncContext, fut};
 use tokio::task::yield_now;
@@ -20,20 +20,42 @@ const TURN: Duration = Duration::from_micros(50);
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
     worked: Duration,
+    state: State,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+enum State {
+    #[default]
+    Fresh,
+    WorkingSince(Instant),
+    RestingSince(Instant),
 }
 
 impl Turn {
-    pub(crate) fn worked(&mut self, time: Duration) {
-        self.worked += time;
+    /// Work begins. After a rest as long as a turn, whoever wanted the thread has had it.
+    pub(crate) fn start(&mut self, now: Instant) {
+        if let State::RestingSince(since) = self.state
+            && now.duration_since(since) >= TURN
+        {
+            self.worked = Duration::ZERO;
+        }
+        self.state = State::WorkingSince(now);
     }
 
-    pub(crate) fn is_over(&self) -> bool {
-        self.is_over_after(Duration::ZERO)
+    /// The work is done, or as much of it as was possible.
+    pub(crate) fn stop(&mut self, now: Instant) {
+        if let State::WorkingSince(since) = self.state {
+            self.worked += now.duration_since(since);
+        }
+        self.state = State::RestingSince(now);
     }
 
-    /// As [`is_over`](Self::is_over), once that is worked too.
-    pub(crate) fn is_over_after(&self, time: Duration) -> bool {
-        self.worked + time > TURN
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        match self.state {
+            State::Fresh => false,
+            State::WorkingSince(since) => self.worked + now.duration_since(since) > TURN,
+            State::RestingSince(since) => self.worked > TURN && now.duration_since(since) < TURN,
+        }
     }
 
     /// Others had theirs.
@@ -42,13 +64,15 @@ impl Turn {
     }
 }
 
-/// Lets the actor handle nothing before others had their turn, if its own is over.
-pub(crate) fn give_way<A>(actor: &mut A, context: &mut A::Context, turn: fn(&mut A) -> &mut Turn)
+/// Ends the work, and lets the actor handle nothing before others had their turn, if its own is over.
+pub(crate) fn stop<A>(actor: &mut A, context: &mut A::Context, turn: fn(&mut A) -> &mut Turn)
 where
     A: Actor,
     A::Context: AsyncContext<A>,
 {
-    if turn(actor).is_over() {
+    let now = Instant::now();
+    turn(actor).stop(now);
+    if turn(actor).is_over(now) {
         context.wait(fut::wrap_future(others_turn()).map(move |(), actor: &mut A, _| turn(actor).begin()));
     }
 }
@@ -68,16 +92,30 @@ mod tests {
 
     use super::*;
 
+    const NANO: Duration = Duration::from_nanos(1);
+
     #[test]
     fn a_turn_is_over_after_a_little_work_or_much_of_it_in_parts() {
-        let mut turn = Turn::default();
-        turn.worked(TURN);
-        assert!(!turn.is_over());
-        assert!(turn.is_over_after(Duration::from_nanos(1)));
-        turn.worked(Duration::from_nanos(1));
-        assert!(turn.is_over());
+        let (mut turn, start) = (Turn::default(), Instant::now());
+        assert!(!turn.is_over(start));
+        turn.start(start);
+        assert_eq!([TURN, TURN + NANO].map(|time| turn.is_over(start + time)), [false, true]);
+        turn.stop(start + TURN / 2);
+        turn.start(start + TURN);
+        assert_eq!([TURN, TURN + NANO].map(|time| turn.is_over(start + TURN / 2 + time)), [false, true]);
         turn.begin();
-        assert!(!turn.is_over());
+        assert!(!turn.is_over(start + TURN * 2));
+    }
+
+    #[test]
+    fn who_rests_as_long_as_a_turn_begins_another() {
+        let (mut turn, start) = (Turn::default(), Instant::now());
+        turn.start(start);
+        let stop = start + TURN * 2;
+        turn.stop(stop);
+        assert_eq!([TURN - NANO, TURN].map(|rest| turn.is_over(stop + rest)), [true, false]);
+        turn.start(stop + TURN);
+        assert!(!turn.is_over(stop + TURN * 2), "all that it worked before is forgotten");
     }
 
     #[test]

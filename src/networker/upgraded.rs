@@ -49,8 +49,8 @@ struct Wire {
     stream: Stream,
     /// What was read with the request.
     unread: Bytes,
-    /// Whether it may read in this turn.
-    may_read: bool,
+    /// How much it may still read in this turn.
+    room: usize,
 }
 
 impl Wire {
@@ -58,7 +58,7 @@ impl Wire {
         if !self.unread.is_empty() {
             return Poll::Ready(Some(Ok(std::mem::take(&mut self.unread))));
         }
-        if !std::mem::take(&mut self.may_read) {
+        if self.room == 0 {
             return others_first(context);
         }
         MEMORY.with_borrow_mut(|memory| {
@@ -67,7 +67,10 @@ impl Wire {
             // Whoever has nothing to read is told when there is.
             Poll::Ready(match read {
                 Ok(0) => None,
-                Ok(_) => Some(Ok(memory.split().freeze())),
+                Ok(bytes) => {
+                    self.room = self.room.saturating_sub(bytes);
+                    Some(Ok(memory.split().freeze()))
+                }
                 Err(error) => Some(Err(error)),
             })
         })
@@ -108,13 +111,13 @@ where
     let FramedParts { io, codec, read_buf, .. } = framed.into_parts();
     let unread = Bytes::copy_from_slice(&read_buf);
     drop(read_buf);
-    let wire = Rc::new(RefCell::new(Wire { stream: io, unread, may_read: true }));
+    let wire = Rc::new(RefCell::new(Wire { stream: io, unread, room: READ_BYTES }));
     let payload: BoxedPayloadStream = Box::pin(Reading(wire.clone()));
     let (request, _) = request.replace_payload(Payload::from(payload));
     let response = {
         let mut answer = pin!(app.call(request));
         let answer = poll_fn(|context| {
-            wire.borrow_mut().may_read = true;
+            wire.borrow_mut().room = READ_BYTES;
             answer.as_mut().poll(context)
         });
         match answer.await {
@@ -159,7 +162,7 @@ impl Writing {
 
     /// Ready once the body has ended and all is written.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.wire.borrow_mut().may_read = true;
+        self.wire.borrow_mut().room = READ_BYTES;
         let mut written = 0;
         loop {
             // While the peer takes nothing, nothing is asked of the body.
@@ -249,7 +252,7 @@ impl Writing {
         let _ = poll_fn(|context| Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(context)).await;
         let read = poll_fn(|context| {
             let mut wire = wire.borrow_mut();
-            wire.may_read = true;
+            wire.room = READ_BYTES;
             wire.poll_read(context)
         });
         let mut read = pin!(read);

@@ -174,19 +174,20 @@ impl Connection {
             service.dispatcher.begin();
         }
         self.ops_this_turn = 0;
-        let began = Instant::now();
-        let until = self.items(&burst, from, began, context);
+        self.turn.start(Instant::now());
+        let until = self.items(&burst, from, context);
         // Where only others go first, what there is for each target stays together: cut in two, it would
         // cost its target's session and socket twice.
         if !matches!(until, Until::TurnIsOver { .. }) {
             self.flush();
         }
-        self.turn.worked(began.elapsed());
+        let now = Instant::now();
+        self.turn.stop(now);
         match until {
             Until::Waits { at } | Until::TurnIsOver { at } => self.paused_at = Some((burst, at)),
             Until::End => {
                 bursts::give_back(burst);
-                if self.turn.is_over() {
+                if self.turn.is_over(now) {
                     self.give_way(context);
                 }
             }
@@ -194,10 +195,10 @@ impl Connection {
     }
 
     /// Handles the items from that one on, as far as it gets.
-    fn items(&mut self, burst: &Burst, from: usize, began: Instant, context: &mut Ctx) -> Until {
+    fn items(&mut self, burst: &Burst, from: usize, context: &mut Ctx) -> Until {
         let mut index = from;
         while let Some((item, bytes)) = burst.get(index) {
-            if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && self.turn.is_over_after(began.elapsed()) {
+            if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && self.turn.is_over(Instant::now()) {
                 self.give_way(context);
                 return Until::TurnIsOver { at: index };
             }
@@ -367,10 +368,9 @@ impl Handler<Outbound> for Connection {
     type Result = ();
 
     fn handle(&mut self, outbound: Outbound, context: &mut Ctx) {
-        let began = Instant::now();
+        self.turn.start(Instant::now());
         self.guarded(context, |connection, context| connection.take_outbound(outbound, context));
-        self.turn.worked(began.elapsed());
-        turn::give_way(self, context, |connection| &mut connection.turn);
+        turn::stop(self, context, |connection| &mut connection.turn);
     }
 }
 

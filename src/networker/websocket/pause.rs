@@ -24,7 +24,7 @@ impl Connection {
 
     /// Goes on where it was paused, unless it is the others' turn first.
     pub(super) fn go_on(&mut self, context: &mut Ctx) {
-        if self.turn.is_over() {
+        if self.turn.is_over(Instant::now()) {
             return self.give_way(context);
         }
         self.life.set_paused(false);
