@@ -29,6 +29,10 @@ use crate::state::route::{Identity, Route};
 /// A parcel is sent before the end of its burst when it is this large.
 const PARCEL_BYTES: usize = 64 * 1024;
 
+/// So many parcels may stay open while others have their turn: each holds memory, and room that others
+/// could want.
+const MAX_KEPT_OPEN: usize = 8;
+
 /// How many targets a connection remembers.
 const MAX_LINES: usize = 4096;
 
@@ -130,7 +134,7 @@ impl Dispatcher {
     /// wrong by now. What it took in before goes where it was meant to.
     pub(crate) fn begin(&mut self) {
         let version = self.routes.version();
-        if self.version != version {
+        if self.version != version || !self.is_current() {
             self.flush();
             self.version = version;
             self.shards = self.routes.shards();
@@ -336,7 +340,7 @@ impl Dispatcher {
         if self.own_notices().push([json.as_bytes(), b""]).is_ok() {
             self.own.errors().add(code);
             if self.own_notices().frame_bytes() >= PARCEL_BYTES {
-                self.send_notices();
+                self.flush();
             }
             return;
         }
@@ -361,12 +365,26 @@ impl Dispatcher {
         self.notices.get_or_insert_with(|| OpenParcel::new(self.own.clone(), 0))
     }
 
+    /// Others have their turn amid a burst. What there is for each target stays together, since cut in two
+    /// it would cost its target's session and socket twice; unless it is much.
+    pub(crate) fn keep_open(&mut self) {
+        if self.open.len() > MAX_KEPT_OPEN {
+            return self.flush();
+        }
+        for line in &self.open {
+            self.lines[*line].open.as_mut().map(OpenParcel::release_spare);
+        }
+        self.notices.as_mut().map(OpenParcel::release_spare);
+    }
+
     /// Sends all parcels: the end of a burst, or before the sender is held. What a connection
     /// read that is not its service's any more is dropped.
     pub(crate) fn flush(&mut self) {
         if self.is_current() {
             self.send_open();
-            self.send_notices();
+            if let Some(notices) = self.notices.take() {
+                notices.send(None);
+            }
         } else {
             self.forget_lines();
             self.notices = None;
@@ -380,15 +398,10 @@ impl Dispatcher {
         }
     }
 
-    fn send_notices(&mut self) {
-        if let Some(notices) = self.notices.take() {
-            notices.send(None);
-        }
-    }
-
     fn send_line(&mut self, line: usize) {
+        let is_current = self.is_current();
         let Line { open, entry, .. } = &mut self.lines[line];
-        if let Some(open) = open.take() {
+        if let Some(open) = open.take().filter(|_| is_current) {
             open.send(Some((&self.own, entry)));
         }
     }

@@ -37,7 +37,19 @@ pub(crate) struct Outgoing {
     is_finished: bool,
     written: Written,
     on_written: Option<OnWritten>,
+    taken: Taken,
     waker: Option<Waker>,
+}
+
+/// What the server has of it to write.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It has written all that it took.
+    #[default]
+    Nothing,
+    Some,
+    /// All that there was: it asks again once that is written.
+    All,
 }
 
 #[derive(Debug)]
@@ -108,6 +120,17 @@ impl Outgoing {
         }
     }
 
+    /// Whether there is nothing on its way to the service.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.taken == Taken::Nothing && self.is_empty()
+    }
+
+    fn asked(&mut self) {
+        if self.taken == Taken::All {
+            self.taken = Taken::Nothing;
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.ops.is_empty() && self.pong.is_none() && self.frames.is_empty() && self.close.is_none()
     }
@@ -160,6 +183,7 @@ impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        this.outgoing.borrow_mut().asked();
         // The actor goes on once all is taken that it has made: not again for each part of it.
         let has_ended = this.outgoing.borrow().is_empty()
             && matches!(this.actor.as_mut().poll_next(context), Poll::Ready(None));
@@ -167,15 +191,47 @@ impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
         let next = outgoing.pop();
         outgoing.tell_written();
         match next {
-            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
+            Some(bytes) => {
+                outgoing.taken = Taken::Some;
+                Poll::Ready(Some(Ok(bytes)))
+            }
             None if has_ended || outgoing.is_finished => {
                 drop(outgoing);
                 this.end()
             }
             None => {
+                if outgoing.taken == Taken::Some {
+                    outgoing.taken = Taken::All;
+                }
                 outgoing.waker = Some(context.waker().clone());
                 Poll::Pending
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use futures_util::stream;
+
+    use super::*;
+    use crate::socket::Socket;
+
+    #[test]
+    fn nothing_is_on_its_way_once_the_server_asks_again_after_it_had_all() {
+        let outgoing: Rc<RefCell<Outgoing>> = Rc::default();
+        let is_idle = || outgoing.borrow().is_idle();
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let life = Arc::new(Life::new(Arc::new(Socket::of_unix(&socket).unwrap())));
+        let mut body = Body::new(stream::pending(), outgoing.clone(), life);
+        let mut ask = || Pin::new(&mut body).poll_next(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert_eq!((ask(), is_idle()), (false, true));
+        outgoing.borrow_mut().push_frames(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
+        assert!(!is_idle());
+        assert_eq!((ask(), is_idle(), ask(), is_idle()), (true, false, true, false));
+        assert_eq!((ask(), is_idle()), (false, false), "it has all, and may not have written it");
+        assert_eq!((ask(), is_idle()), (false, true));
     }
 }

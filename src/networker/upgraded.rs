@@ -49,7 +49,7 @@ struct Wire {
     stream: Stream,
     /// What was read with the request.
     unread: Bytes,
-    /// How much it may still read in this turn.
+    /// How much it may read in this turn: it begins no read after that.
     room: usize,
 }
 
@@ -250,12 +250,13 @@ impl Writing {
         let wire = self.wire;
         // A peer that has ended the connection already is no failure; reading will tell.
         let _ = poll_fn(|context| Pin::new(&mut wire.borrow_mut().stream).poll_shutdown(context)).await;
-        let read = poll_fn(|context| {
-            let mut wire = wire.borrow_mut();
-            wire.room = READ_BYTES;
-            wire.poll_read(context)
+        let mut end = pin!(async {
+            while let Some(Ok(_)) = poll_fn(|context| wire.borrow_mut().poll_read(context)).await {}
         });
-        let mut read = pin!(read);
-        while let Some(Ok(_)) = read.as_mut().await {}
+        poll_fn(|context| {
+            wire.borrow_mut().room = READ_BYTES;
+            end.as_mut().poll(context)
+        })
+        .await;
     }
 }

@@ -1,7 +1,7 @@
 //! `Connection`: one WebSocket, from its handshake to its end.
 //!
-//! It keeps nothing: what comes in goes to other actors at the end of the burst, and what goes
-//! out is what its session hands it within its credit. Before it is a service, it waits for
+//! It keeps nothing: what comes in goes to other actors at the end of the burst (others on its thread may
+//! have their turn before that), and what goes out is what its session hands it within its credit. Before it is a service, it waits for
 //! IDENTIFY; while a mailbox is full or too many answers are unread, it does not read.
 
 mod end;
@@ -109,11 +109,11 @@ struct Service {
 /// How far a burst was worked through, and the item at which it goes on.
 enum Until {
     End,
-    /// For room, for a permit, or until its rate allows more.
+    /// For room, for a permit, until its rate allows more, or for others after many ops.
     Waits {
         at: usize,
     },
-    /// For others on the same thread.
+    /// For others on the same thread, amid proxied messages.
     TurnIsOver {
         at: usize,
     },
@@ -176,10 +176,14 @@ impl Connection {
         self.ops_this_turn = 0;
         self.turn.start(Instant::now());
         let until = self.items(&burst, from, context);
-        // Where only others go first, what there is for each target stays together: cut in two, it would
-        // cost its target's session and socket twice.
-        if !matches!(until, Until::TurnIsOver { .. }) {
-            self.flush();
+        match &mut self.stage {
+            // A service that does not take what is written to it is not polled: nothing may wait for that.
+            Stage::Service(service)
+                if matches!(until, Until::TurnIsOver { .. }) && self.outgoing.borrow().is_idle() =>
+            {
+                service.dispatcher.keep_open();
+            }
+            _ => self.flush(),
         }
         let now = Instant::now();
         self.turn.stop(now);
@@ -376,6 +380,9 @@ impl Handler<Outbound> for Connection {
 
 impl Connection {
     fn take_outbound(&mut self, outbound: Outbound, context: &mut Ctx) {
+        if self.paused_at.is_some() {
+            self.flush();
+        }
         match outbound {
             Outbound::Frames(frames) => self.outgoing.borrow_mut().push_frames(frames),
             Outbound::Op { frame, permit, kind } => {

@@ -95,6 +95,12 @@ impl OpenParcel {
         })
     }
 
+    /// Gives back what it has of the room of all mailboxes beyond its messages' own.
+    pub fn release_spare(&mut self) {
+        self.target.total().release(self.total_reserved - self.amount.bytes);
+        self.total_reserved = self.amount.bytes;
+    }
+
     pub fn frame_bytes(&self) -> usize {
         self.frames.len()
     }
@@ -113,7 +119,7 @@ impl OpenParcel {
                 spellings: std::mem::take(&mut self.spellings),
             }
         });
-        self.target.total().release(self.total_reserved - self.amount.bytes);
+        self.release_spare();
         let parcel = Parcel {
             target: self.target.clone(),
             frames: fitted(std::mem::take(&mut self.frames)),

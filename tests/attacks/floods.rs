@@ -133,6 +133,27 @@ fn a_flood_to_names_that_nobody_has_costs_only_its_sender() {
     assert_eq!((accepted, queued), (dead, 0), "an ERROR without room makes its message dead");
 }
 
+#[test]
+fn what_comes_after_a_close_frame_is_thrown_away_at_no_cost_for_others() {
+    let _turn = take_turn();
+    let gateway = Gateway::start(&[]);
+    let (close, junk) = (frame(0x88, &1000_u16.to_be_bytes()), vec![b'x'; 64 * 1024]);
+    endure(
+        &gateway,
+        16,
+        |_| true,
+        |gateway, progress| {
+            while progress.goes_on() {
+                let Ok(mut attacker) = Attacker::identify(gateway.address(), "attacker") else { continue };
+                let mut sent = attacker.send(&close);
+                while sent.is_ok() && progress.goes_on() {
+                    sent = attacker.send(&junk);
+                }
+            }
+        },
+    );
+}
+
 /// The rates that are there without a setting are far above what a service sends: below them a flood
 /// has the share of a busy service, and no more: others wait for a turn of it.
 #[test]

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -203,4 +204,27 @@ fn a_stop_under_full_load_loses_nothing_that_was_accepted() {
     assert_eq!((delivered, queued), (came, 0), "what came was counted");
     assert_eq!(accepted, delivered + returned + dead);
     assert_eq!(accepted - dead, receipts, "each accepted message had its receipt");
+}
+
+#[test]
+fn what_was_sent_by_a_service_that_reads_no_more_holds_up_no_stop_and_is_no_fault_of_its_target() {
+    let flags = ["--workers=1", "--stop-ms=2000", "--stuck-ms=60000", "--heartbeat-ms=60000"];
+    let mut gateway = Gateway::start(&flags);
+    let [mut target, mut deaf, mut feeder] = ["target", "deaf", "feeder"].map(|name| gateway.service(name));
+    thread::scope(|scope| {
+        scope.spawn(|| while target.poll().is_ok() {});
+        scope.spawn(|| {
+            let large = format!("\"{}\"", "x".repeat(10_000));
+            while feeder.poll().is_ok() {
+                (0..10).for_each(|_| feeder.send("deaf", "x", &large));
+            }
+        });
+        // A burst takes more than a turn; amid one, the socket that nobody reads is full.
+        let burst = || (0..1_000).map(|n| format!(r#"{{"s":"deaf","t":"gateway-proxy:target:x","d":{n}}}"#));
+        while deaf.texts_within(Duration::from_millis(500), burst()) {}
+        gateway.signal(Signal::SIGTERM);
+    });
+    assert_eq!(gateway.wait().code(), Some(0));
+    assert!(gateway.log().contains("deaf did not take"), "it did not read");
+    assert!(!gateway.log().contains("target did not take"), "it did");
 }

@@ -168,6 +168,16 @@ impl Service {
         }
     }
 
+    /// Many messages; whether the gateway takes them, each part of them in that time.
+    pub(crate) fn texts_within(&mut self, time: Duration, texts: impl IntoIterator<Item = String>) -> bool {
+        let frames: Vec<u8> = texts.into_iter().flat_map(|text| masked(0x81, text.as_bytes())).collect();
+        self.note("sent many", 0x81, &frames);
+        self.stream.set_write_timeout(time).unwrap();
+        let sent = self.stream.write_all(&frames);
+        self.stream.set_write_timeout(PATIENCE).unwrap();
+        sent.is_ok()
+    }
+
     /// The next frame that is no ping, which is answered.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         let deadline = Instant::now() + PATIENCE;

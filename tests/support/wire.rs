@@ -48,10 +48,7 @@ impl Wire {
 
     fn patient(self) -> io::Result<Self> {
         self.set_read_timeout(PATIENCE)?;
-        match &self {
-            Self::Unix(stream) => stream.set_write_timeout(Some(PATIENCE))?,
-            _ => self.socket().set_write_timeout(Some(PATIENCE))?,
-        }
+        self.set_write_timeout(PATIENCE)?;
         Ok(self)
     }
 
@@ -67,6 +64,13 @@ impl Wire {
         match self {
             Self::Unix(stream) => stream.set_read_timeout(Some(time)),
             _ => self.socket().set_read_timeout(Some(time)),
+        }
+    }
+
+    pub(crate) fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.set_write_timeout(Some(time)),
+            _ => self.socket().set_write_timeout(Some(time)),
         }
     }
 

@@ -42,21 +42,29 @@ struct World {
     dispatcher: Dispatcher,
 }
 
+fn add(routes: &Routes, name: &str) -> (Arc<Route>, Caught) {
+    let bounds = Bounds { messages: 10_000, bytes: 1 << 20 };
+    let route = Arc::new(Route::new(Name::new(name).unwrap(), bounds, routes.shared().clone()));
+    let caught = Caught::default();
+    route.open(Box::new(caught.clone()));
+    routes.insert(route.clone());
+    (route, caught)
+}
+
+fn send(dispatcher: &mut Dispatcher, target: &str, data: &str) {
+    let text = format!(r#"{{"s":"source","t":"gateway-proxy:{target}:x","d":{data}}}"#);
+    let outcome = dispatcher.message(&text, text.len(), true);
+    assert!(matches!(outcome, Outcome::Done), "{text}: {outcome:?}");
+}
+
 const CONNECTION: ConnectionId = ConnectionId(1);
 
 impl World {
     fn new() -> Self {
         let shared = Arc::new(Shared::new(100, 1 << 30));
-        let routes = Arc::new(Routes::new(ShardTable::new(1), shared.clone()));
-        let add = |name: &str| {
-            let bounds = Bounds { messages: 10_000, bytes: 1 << 20 };
-            let route = Arc::new(Route::new(Name::new(name).unwrap(), bounds, shared.clone()));
-            let caught = Caught::default();
-            route.open(Box::new(caught.clone()));
-            routes.insert(route.clone());
-            (route, caught)
-        };
-        let ((own, to_source), (_, to_target), _) = (add("source"), add("target"), add("other"));
+        let routes = Arc::new(Routes::new(ShardTable::new(1), shared));
+        let [(own, to_source), (_, to_target), _] =
+            ["source", "target", "other"].map(|name| add(&routes, name));
         own.set_connection(CONNECTION);
         let limits = MessageLimits { max_topic_bytes: 100, max_depth: 8 };
         let wishes = Wishes { receipts: false, acks: false };
@@ -65,10 +73,12 @@ impl World {
         Self { routes, own, to_source, to_target, dispatcher }
     }
 
+    fn add(&self, name: &str) -> Caught {
+        add(&self.routes, name).1
+    }
+
     fn send(&mut self, target: &str, data: &str) {
-        let text = format!(r#"{{"s":"source","t":"gateway-proxy:{target}:x","d":{data}}}"#);
-        let outcome = self.dispatcher.message(&text, text.len(), true);
-        assert!(matches!(outcome, Outcome::Done), "{text}: {outcome:?}");
+        send(&mut self.dispatcher, target, data);
     }
 
     /// Makes the connection look again.
@@ -82,6 +92,7 @@ fn a_burst_that_goes_on_after_others_had_their_turn_is_one_parcel() {
     let mut world = World::new();
     world.dispatcher.begin();
     world.send("target", "1");
+    world.dispatcher.keep_open();
     world.dispatcher.begin();
     world.send("target", "2");
     assert_eq!(world.to_target.take(), [[""; 0]; 0], "nothing leaves before the end of the burst");
@@ -116,6 +127,48 @@ fn what_a_connection_read_that_was_replaced_is_not_accepted() {
     assert_eq!(world.to_target.take(), [[""; 0]; 0]);
     let rows = world.routes.shared().accounts.snapshot();
     assert!(rows.iter().all(|row| row.balance.accepted.is_zero()), "{rows:?}");
+}
+
+#[test]
+fn a_connection_that_was_replaced_amid_a_burst_sends_nothing_however_much_there_is() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    world.send("target", "1");
+    world.own.set_connection(ConnectionId(2));
+    let much = format!("\"{}\"", "x".repeat(PARCEL_BYTES / 2));
+    (0..4).for_each(|_| world.send("target", &much));
+    (0..PARCEL_BYTES / 100).for_each(|_| world.send("nobody", "1"));
+    world.dispatcher.begin();
+    world.dispatcher.flush();
+    assert_eq!((world.to_target.take().len(), world.to_source.take().len()), (0, 0));
+}
+
+#[test]
+fn few_parcels_stay_open_while_others_have_their_turn_and_hold_no_more_room_than_they_need() {
+    let mut world = World::new();
+    let targets: Vec<Caught> = (0..=MAX_KEPT_OPEN).map(|n| world.add(&format!("target-{n}"))).collect();
+    let total = || world.routes.shared().total.held();
+    let sent = |targets: &[Caught]| targets.iter().flat_map(Caught::take).count();
+    world.dispatcher.begin();
+    (0..MAX_KEPT_OPEN).for_each(|n| send(&mut world.dispatcher, &format!("target-{n}"), "1"));
+    let message = r#"{"s":"source","t":"x","d":1}"#.len();
+    assert!(total() >= MAX_KEPT_OPEN as u64 * 64 * 1024);
+    world.dispatcher.keep_open();
+    assert_eq!((sent(&targets), total()), (0, (MAX_KEPT_OPEN * message) as u64));
+    send(&mut world.dispatcher, &format!("target-{MAX_KEPT_OPEN}"), "1");
+    world.dispatcher.keep_open();
+    assert_eq!((sent(&targets), total()), (MAX_KEPT_OPEN + 1, 0));
+}
+
+#[test]
+fn a_message_that_has_its_receipt_is_on_its_way() {
+    let mut world = World::new();
+    world.dispatcher.wishes.receipts = true;
+    world.dispatcher.begin();
+    let text = r#"{"s":"source","t":"gateway-proxy:target:x","d":1,"n":"1"}"#;
+    assert!(matches!(world.dispatcher.message(text, text.len(), true), Outcome::Done));
+    (0..PARCEL_BYTES / 100).for_each(|_| world.send("nobody", "1"));
+    assert_eq!((world.to_target.take().len(), world.to_source.take().len()), (1, 1));
 }
 
 #[test]
