@@ -382,7 +382,8 @@ impl Dispatcher {
     pub(crate) fn flush(&mut self) {
         if self.is_current() {
             self.send_open();
-            if let Some(notices) = self.notices.take() {
+            // It may be replaced at any time: then a message of these notices may not have left.
+            if let Some(notices) = self.notices.take().filter(|_| self.is_current()) {
                 notices.send(None);
             }
         } else {
