@@ -399,6 +399,7 @@ impl Dispatcher {
         }
     }
 
+    /// Sends a parcel; of a connection that was replaced, it is dropped.
     fn send_line(&mut self, line: usize) {
         let is_current = self.is_current();
         let Line { open, entry, .. } = &mut self.lines[line];

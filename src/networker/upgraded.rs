@@ -260,3 +260,75 @@ impl Writing {
         .await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::task::Waker;
+
+    use super::super::stream::Transport;
+    use super::*;
+
+    /// So much that a socket does not take it at once, nor gives it.
+    const MUCH: usize = 1 << 20;
+
+    /// A socket, the same beside it, and its peer, none of which waits.
+    fn connected() -> (Rc<RefCell<Wire>>, TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        for stream in [&peer, &socket] {
+            stream.set_nonblocking(true).unwrap();
+        }
+        let same = socket.try_clone().unwrap();
+        let transport = Transport::Tcp(tokio::net::TcpStream::from_std(socket).unwrap());
+        let wire =
+            Wire { stream: Stream::new(transport, None, None), unread: Bytes::new(), room: READ_BYTES };
+        (Rc::new(RefCell::new(wire)), same, peer)
+    }
+
+    fn answer(wire: &Rc<RefCell<Wire>>) -> Writing {
+        let response = Response::ok().set_body(vec![b'x'; MUCH]).map_into_boxed_body();
+        Writing::new(wire.clone(), Codec::default(), response).unwrap()
+    }
+
+    /// How much comes from a stream without waiting.
+    fn drained(mut read: impl FnMut(&mut [u8]) -> io::Result<usize>) -> usize {
+        let mut bytes = vec![0; MUCH];
+        std::iter::from_fn(|| read(&mut bytes).ok().filter(|read| *read > 0)).sum()
+    }
+
+    #[test]
+    fn others_wait_for_one_piece_of_what_is_written() {
+        actix_rt::System::new().block_on(async {
+            let (wire, _, mut peer) = connected();
+            let mut writing = answer(&wire);
+            // Its registration with the runtime comes first.
+            tokio::task::yield_now().await;
+            assert!(writing.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            let came = drained(|bytes| peer.read(bytes));
+            assert!((WRITE_BYTES..WRITE_BYTES + 1_000).contains(&came), "{came} bytes came");
+        });
+    }
+
+    #[test]
+    fn others_wait_for_one_piece_of_what_comes_after_the_end() {
+        actix_rt::System::new().block_on(async {
+            let (wire, mut same, mut peer) = connected();
+            let mut sent = 0;
+            while let Ok(written) = peer.write(&[b'x'; 65_536]) {
+                sent += written;
+            }
+            let mut finishing = pin!(answer(&wire).finish());
+            // Until the runtime knows that there is something to read; read without end, the room never lacks.
+            for _ in (0..1_000).take_while(|_| wire.borrow().room == READ_BYTES) {
+                tokio::task::yield_now().await;
+                assert!(finishing.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            let left = drained(|bytes| same.read(bytes));
+            let read = sent - left;
+            assert!((1..2 * READ_BYTES).contains(&read), "{read} of {sent} bytes were read");
+        });
+    }
+}

@@ -1,8 +1,9 @@
 //! `Connection`: one WebSocket, from its handshake to its end.
 //!
-//! It keeps nothing: what comes in goes to other actors at the end of the burst (others on its thread may
-//! have their turn before that), and what goes out is what its session hands it within its credit. Before it is a service, it waits for
-//! IDENTIFY; while a mailbox is full or too many answers are unread, it does not read.
+//! It keeps nothing: what comes in goes to other actors at the end of the burst (others on its thread
+//! may have their turn before that), and what goes out is what its session hands it within its credit.
+//! Before it is a service, it waits for IDENTIFY; while a mailbox is full or too many answers are
+//! unread, it does not read.
 
 mod end;
 mod identify;
