@@ -317,7 +317,7 @@ mod tests {
         actix_rt::System::new().block_on(async {
             let (wire, mut same, mut peer) = connected();
             let mut sent = 0;
-            while let Ok(written) = peer.write(&[b'x'; 65_536]) {
+            while let Ok(written) = peer.write(&[b'x'; 8_192]) {
                 sent += written;
             }
             let mut finishing = pin!(answer(&wire).finish());
