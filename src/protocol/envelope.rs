@@ -24,6 +24,11 @@ impl<'a> JsonString<'a> {
         Self { raw, escaped }
     }
 
+    /// The same where it is known whether there are escapes.
+    pub(super) fn with_escapes(raw: &'a str, escaped: bool) -> Self {
+        Self { raw, escaped }
+    }
+
     pub fn raw(self) -> &'a str {
         self.raw
     }

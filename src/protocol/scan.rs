@@ -5,14 +5,15 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`blocks`] | 64 bytes at once, by bit masks; says only that a message is well formed, and where its parts are |
-//! | [`avx2`] | the masks of 64 bytes, by AVX2, BMI and PCLMULQDQ: the one place with `unsafe` |
 //! | [`tokens`], [`strings`] | token by token, on any machine: the reference, and what says how a message is malformed |
-//! | [`fields`], [`malformed`] | what both hold the keys against, and what is said of a bad message |
+//! | [`blocks`] | 64 bytes at once, by bit masks; says only that an object or array is well formed, and where it ends |
+//! | [`avx2`] | the masks of 64 bytes, by AVX2, BMI and PCLMULQDQ: the one place with `unsafe` |
+//! | [`fields`], [`malformed`] | what the keys are held against, and what is said of a bad message |
 //!
-//! A message passes by blocks where the machine can do that, and is looked at again by tokens if it
-//! does not. Nothing is decoded, copied or allocated (but for one bit a level beyond 64 levels of
-//! nesting). The text must be UTF-8 already, and its size is bounded elsewhere.
+//! The message's own object goes by tokens, and an object or array in it by blocks, where the machine
+//! can do that; what does not pass there is looked at by tokens. Nothing is decoded, copied or
+//! allocated (but for one bit a level beyond 64 levels of nesting). The text must be UTF-8 already, and
+//! its size is bounded elsewhere.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -38,16 +39,16 @@ pub struct Limits {
 /// Checks a message and finds its parts.
 pub fn scan(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(envelope) = avx2::Avx2::detect().and_then(|machine| machine.scan(text, limits)) {
-        return Ok(envelope);
+    if let Some(machine) = avx2::Avx2::detect() {
+        return machine.scan(text, limits);
     }
-    tokens::scan(text, limits)
+    tokens::scan(text, limits, tokens::NoShortcuts)
 }
 
 /// The same by the reference alone, for what compares the two.
 #[doc(hidden)]
 pub fn scan_by_tokens(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
-    tokens::scan(text, limits)
+    tokens::scan(text, limits, tokens::NoShortcuts)
 }
 
 #[cfg(test)]

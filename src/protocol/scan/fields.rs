@@ -7,20 +7,36 @@ use crate::protocol::envelope::{Envelope, JsonString};
 /// The most bytes that `n` may have: decoded where it is a string, digits where it is an integer.
 pub const MAX_NONCE_BYTES: usize = 64;
 
-/// The values of those keys, raw.
+/// A valid JSON value.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'a> {
+    pub(super) raw: &'a str,
+    /// Whether it is a string with escapes.
+    pub(super) has_escapes: bool,
+    /// Where it stands in the message.
+    pub(super) at: usize,
+}
+
+impl<'a> Value<'a> {
+    fn as_string(self) -> Option<JsonString<'a>> {
+        let raw = self.raw.strip_prefix('"')?.strip_suffix('"')?;
+        Some(JsonString::with_escapes(raw, self.has_escapes))
+    }
+}
+
+/// The values of those keys.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
-    source: Option<&'a str>,
-    topic: Option<&'a str>,
-    topic_at: usize,
-    data: Option<&'a str>,
-    nonce: Option<&'a str>,
+    source: Option<Value<'a>>,
+    topic: Option<Value<'a>>,
+    data: Option<Value<'a>>,
+    nonce: Option<Value<'a>>,
 }
 
 impl<'a> Fields<'a> {
-    /// `key` is raw, without its quotes; `value` is raw and stands at `at` in the message.
+    /// `key` is raw, without its quotes.
     #[inline]
-    pub(super) fn add(&mut self, key: &str, value: &'a str, at: usize) -> Result<(), Malformed> {
+    pub(super) fn add(&mut self, key: &str, value: Value<'a>) -> Result<(), Malformed> {
         let key = match key.as_bytes() {
             [byte] => *byte,
             [b'\\', b'u', b'0', b'0', hex @ ..] => escaped_letter(hex),
@@ -28,10 +44,7 @@ impl<'a> Fields<'a> {
         };
         let slot = match key {
             b's' => &mut self.source,
-            b't' => {
-                self.topic_at = at + 1;
-                &mut self.topic
-            }
+            b't' => &mut self.topic,
             b'd' => &mut self.data,
             b'n' => &mut self.nonce,
             b'i' => return Err(Malformed::DeliveryNumber),
@@ -47,13 +60,15 @@ impl<'a> Fields<'a> {
         if !self.nonce.is_none_or(is_nonce) {
             return Err(Malformed::Nonce);
         }
+        let (source, _) = string('s', self.source)?;
+        let (topic, topic_at) = string('t', self.topic)?;
         Ok(Envelope {
             text,
-            source: string('s', self.source)?,
-            topic: string('t', self.topic)?,
-            topic_at: self.topic_at,
-            data: self.data,
-            nonce: self.nonce,
+            source,
+            topic,
+            topic_at,
+            data: self.data.map(|value| value.raw),
+            nonce: self.nonce.map(|value| value.raw),
         })
     }
 }
@@ -69,20 +84,17 @@ fn escaped_letter(hex: &[u8]) -> u8 {
     }
 }
 
-fn string(key: char, value: Option<&str>) -> Result<JsonString<'_>, Malformed> {
+/// What stands between the quotes, and where.
+fn string(key: char, value: Option<Value<'_>>) -> Result<(JsonString<'_>, usize), Malformed> {
     let value = value.ok_or(Malformed::Missing(key))?;
-    unquote(value).map(JsonString::new).ok_or(Malformed::NotAString(key))
+    let string = value.as_string().ok_or(Malformed::NotAString(key))?;
+    Ok((string, value.at + 1))
 }
 
-/// What is between the quotes of a valid JSON value, if it is a string.
-fn unquote(value: &str) -> Option<&str> {
-    value.strip_prefix('"')?.strip_suffix('"')
-}
-
-fn is_nonce(value: &str) -> bool {
-    if let Some(raw) = unquote(value) {
-        return JsonString::new(raw).decoded_len() <= MAX_NONCE_BYTES;
+fn is_nonce(value: Value<'_>) -> bool {
+    if let Some(string) = value.as_string() {
+        return string.decoded_len() <= MAX_NONCE_BYTES;
     }
-    let digits = value.strip_prefix('-').unwrap_or(value);
+    let digits = value.raw.strip_prefix('-').unwrap_or(value.raw);
     digits.len() <= MAX_NONCE_BYTES && digits.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -1,9 +1,11 @@
 //! Where strings end, for the scan by tokens: one bit for each byte that a string can't simply hold;
-//! finding the next one is then a shift and a count. The loop over the bytes is written so that the
-//! compiler makes vector code of it on any machine.
+//! finding the next one is then a shift and a count. Without [`Shortcuts`] the loop over the bytes is
+//! written so that the compiler makes vector code of it on any machine.
+
+use super::tokens::Shortcuts;
 
 /// How many bytes are looked at together: one for each bit of a mask.
-const BLOCK: usize = 64;
+pub(super) const BLOCK: usize = 64;
 
 /// Where the bytes are that a string can't simply hold: quotes, backslashes, control characters.
 #[derive(Debug, Default)]
@@ -19,20 +21,20 @@ pub(super) struct Strings {
 impl Strings {
     /// The first such byte at or after `at`, or the text's end.
     #[inline]
-    pub(super) fn next_special(&mut self, bytes: &[u8], at: usize) -> usize {
+    pub(super) fn next_special<S: Shortcuts>(&mut self, bytes: &[u8], at: usize, shortcuts: S) -> usize {
         if at < self.end {
             let rest = self.specials >> ((at - self.block) % BLOCK);
             if rest != 0 {
                 return at + rest.trailing_zeros() as usize;
             }
         }
-        self.next_block(bytes, at.max(self.end))
+        self.next_block(bytes, at.max(self.end), shortcuts)
     }
 
     #[inline]
-    fn next_block(&mut self, bytes: &[u8], mut at: usize) -> usize {
+    fn next_block<S: Shortcuts>(&mut self, bytes: &[u8], mut at: usize, shortcuts: S) -> usize {
         loop {
-            self.specials = specials_at(bytes, at);
+            self.specials = specials_at(bytes, at, shortcuts);
             self.block = at;
             self.end = at + BLOCK;
             if self.specials != 0 {
@@ -45,20 +47,20 @@ impl Strings {
 
 /// The specials from there on. The first byte beyond the text is one too, so that a search ends.
 #[inline(never)]
-fn specials_at(bytes: &[u8], at: usize) -> u64 {
+fn specials_at<S: Shortcuts>(bytes: &[u8], at: usize, shortcuts: S) -> u64 {
     let rest = bytes.get(at..).unwrap_or_default();
     if let Some(block) = rest.first_chunk() {
-        return specials(block);
+        return shortcuts.specials(block);
     }
     let mut block = [0; BLOCK];
     block[..rest.len()].copy_from_slice(rest);
-    specials(&block)
+    shortcuts.specials(&block)
 }
 
 /// One bit for each byte of the block, the first lowest: set for quotes, backslashes, and all
 /// below 0x20.
 #[inline]
-fn specials(block: &[u8; BLOCK]) -> u64 {
+pub(super) fn specials(block: &[u8; BLOCK]) -> u64 {
     let mut places = [0; BLOCK];
     for (index, (place, byte)) in places.iter_mut().zip(block).enumerate() {
         let special = matches!(*byte, b'"' | b'\\' | 0..0x20);

@@ -2,38 +2,77 @@
 //!
 //! `Scanner` goes from token to token with one bit for each open bracket, never recursing. What is
 //! dear in that is to find where strings end: their lengths can't be predicted. So [`Strings`] looks
-//! at 64 bytes at once. Nothing is allocated, except for one bit a level beyond 64 levels of nesting.
+//! at 64 bytes at once. What the message's own object holds is left to the machine's [`Shortcuts`]
+//! where it has some. Nothing is allocated, except for one bit a level beyond 64 levels of nesting.
 
-use super::fields::Fields;
+use super::fields::{Fields, Value};
 use super::malformed::{bad_string, unexpected};
-use super::strings::Strings;
+use super::strings::{self, BLOCK, Strings};
 use super::{Limits, Malformed};
 use crate::protocol::envelope::Envelope;
 
+/// What a machine may have instructions for.
+pub(super) trait Shortcuts: Copy {
+    /// One bit for each byte of the block, the first lowest: set for quotes, backslashes, and all
+    /// below 0x20.
+    fn specials(self, block: &[u8; BLOCK]) -> u64;
+
+    /// Where the object or array ends that begins at `at` and may have that many levels. `None`: it is
+    /// to be looked at token by token, malformed or not.
+    fn nested_end(self, text: &[u8], at: usize, max_levels: u32) -> Option<usize>;
+}
+
+/// Any machine.
+#[derive(Clone, Copy)]
+pub(super) struct NoShortcuts;
+
+impl Shortcuts for NoShortcuts {
+    #[inline]
+    fn specials(self, block: &[u8; BLOCK]) -> u64 {
+        strings::specials(block)
+    }
+
+    #[inline]
+    fn nested_end(self, _: &[u8], _: usize, _: u32) -> Option<usize> {
+        None
+    }
+}
+
 /// Checks a message and finds its parts.
-pub(super) fn scan(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
+#[allow(clippy::inline_always, reason = "to be compiled with the caller's instructions")]
+#[inline(always)]
+pub(super) fn scan<S: Shortcuts>(
+    text: &str,
+    limits: Limits,
+    shortcuts: S,
+) -> Result<Envelope<'_>, Malformed> {
+    // Not the scanner's own: it would be kept in memory, all of it, for calls that take a part of it.
+    let mut outer = Vec::new();
     Scanner {
         text,
         bytes: text.as_bytes(),
         at: 0,
+        shortcuts,
         strings: Strings::default(),
-        nesting: Nesting::new(limits.max_depth),
+        nesting: Nesting::new(limits.max_depth, &mut outer),
     }
     .message()
 }
 
-struct Scanner<'a> {
+struct Scanner<'a, 'b, S> {
     text: &'a str,
     bytes: &'a [u8],
     /// What has been looked at: all before this.
     at: usize,
+    shortcuts: S,
     strings: Strings,
-    nesting: Nesting,
+    nesting: Nesting<'b>,
 }
 
 // Each call that is not inlined would keep the scanner in memory, which costs an eighth.
 #[allow(clippy::inline_always, reason = "measured")]
-impl<'a> Scanner<'a> {
+impl<'a, S: Shortcuts> Scanner<'a, '_, S> {
+    #[inline(always)]
     fn message(mut self) -> Result<Envelope<'a>, Malformed> {
         let mut fields = Fields::default();
         self.expect(b'{', "an object")?;
@@ -59,13 +98,30 @@ impl<'a> Scanner<'a> {
     fn field(&mut self, fields: &mut Fields<'a>) -> Result<(), Malformed> {
         self.expect(b'"', "a key in quotes")?;
         let start = self.at;
-        self.string()?;
+        _ = self.string()?;
         let key = &self.text[start..self.at - 1];
         self.expect(b':', "`:`")?;
-        self.token();
+        let first = self.token();
         let start = self.at;
-        self.value()?;
-        fields.add(key, &self.text[start..self.at], start)
+        let mut has_escapes = false;
+        if first == b'"' {
+            self.at += 1;
+            has_escapes = self.string()?;
+        } else if let Some(end) = self.nested_end(first) {
+            self.at = end;
+        } else {
+            self.value()?;
+        }
+        fields.add(key, Value { raw: &self.text[start..self.at], has_escapes, at: start })
+    }
+
+    /// The end of the value that begins here with that byte, by a shortcut.
+    #[inline(always)]
+    fn nested_end(&self, first: u8) -> Option<usize> {
+        let max_levels = self.nesting.max_depth - self.nesting.depth;
+        matches!(first, b'{' | b'[')
+            .then(|| self.shortcuts.nested_end(self.bytes, self.at, max_levels))
+            .flatten()
     }
 
     /// A value and all that is in it.
@@ -80,7 +136,7 @@ impl<'a> Scanner<'a> {
                 }
                 b'"' => {
                     self.at += 1;
-                    self.string()?;
+                    _ = self.string()?;
                 }
                 b'{' => {
                     self.nesting.push(OBJECT, self.at)?;
@@ -137,21 +193,25 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn key(&mut self) -> Result<(), Malformed> {
         self.expect(b'"', "a key in quotes")?;
-        self.string()?;
+        _ = self.string()?;
         self.expect(b':', "`:`")
     }
 
-    /// The rest of a string whose opening quote has been read.
+    /// The rest of a string whose opening quote has been read: whether it has escapes.
     #[inline(always)]
-    fn string(&mut self) -> Result<(), Malformed> {
+    fn string(&mut self) -> Result<bool, Malformed> {
+        let mut has_escapes = false;
         loop {
-            self.at = self.strings.next_special(self.bytes, self.at);
+            self.at = self.strings.next_special(self.bytes, self.at, self.shortcuts);
             match self.byte() {
                 b'"' => {
                     self.at += 1;
-                    return Ok(());
+                    return Ok(has_escapes);
                 }
-                b'\\' => self.escape()?,
+                b'\\' => {
+                    has_escapes = true;
+                    self.escape()?;
+                }
                 _ => return Err(self.bad_string()),
             }
         }
@@ -262,16 +322,16 @@ const OBJECT: u64 = 1;
 const ARRAY: u64 = 0;
 
 /// What is open: one bit a level, the innermost lowest. The first 64 levels need no memory.
-struct Nesting {
+struct Nesting<'b> {
     depth: u32,
     max_depth: u32,
     innermost: u64,
-    outer: Vec<u64>,
+    outer: &'b mut Vec<u64>,
 }
 
-impl Nesting {
-    fn new(max_depth: u32) -> Self {
-        Self { depth: 0, max_depth, innermost: 0, outer: Vec::new() }
+impl<'b> Nesting<'b> {
+    fn new(max_depth: u32, outer: &'b mut Vec<u64>) -> Self {
+        Self { depth: 0, max_depth, innermost: 0, outer }
     }
 
     #[inline]
@@ -279,8 +339,8 @@ impl Nesting {
         if self.depth >= self.max_depth {
             return Err(Malformed::TooDeep { max_depth: self.max_depth, at });
         }
-        if self.depth.is_multiple_of(u64::BITS) {
-            self.spill();
+        if self.depth > 0 && self.depth.is_multiple_of(u64::BITS) {
+            self.outer.push(self.innermost);
         }
         self.innermost = self.innermost << 1 | kind;
         self.depth += 1;
@@ -293,14 +353,6 @@ impl Nesting {
         self.depth -= 1;
         if self.depth.is_multiple_of(u64::BITS) {
             self.innermost = self.outer.pop().unwrap_or(0);
-        }
-    }
-
-    /// Makes room for 64 levels more.
-    #[cold]
-    fn spill(&mut self) {
-        if self.depth > 0 {
-            self.outer.push(self.innermost);
         }
     }
 

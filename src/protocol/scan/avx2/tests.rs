@@ -14,7 +14,9 @@ proptest! {
         let Some(machine) = Avx2::detect() else { return Ok(()) };
         let block: &[u8; BLOCK] = bytes.as_flattened().try_into().unwrap();
         prop_assert_eq!(machine.masks(block), ByDefinition.masks(block));
-        prop_assert_eq!(machine.digits(block), ByDefinition.digits(block));
+        prop_assert_eq!(machine.number_masks(block), ByDefinition.number_masks(block));
+        prop_assert_eq!(machine.escapes(block), ByDefinition.escapes(block));
+        prop_assert_eq!(machine.specials(block), ByDefinition.specials(block));
         prop_assert_eq!(machine.prefix_xor(bits), ByDefinition.prefix_xor(bits));
     }
 }
@@ -27,7 +29,13 @@ fn every_byte_is_told_apart_in_every_place() {
             let mut block = [b'x'; BLOCK];
             block[place] = byte;
             assert_eq!(machine.masks(&block), ByDefinition.masks(&block), "{byte:#04x} at {place}");
-            assert_eq!(machine.digits(&block), ByDefinition.digits(&block), "{byte:#04x} at {place}");
+            assert_eq!(
+                machine.number_masks(&block),
+                ByDefinition.number_masks(&block),
+                "{byte:#04x} at {place}"
+            );
+            assert_eq!(machine.escapes(&block), ByDefinition.escapes(&block), "{byte:#04x} at {place}");
+            assert_eq!(machine.specials(&block), ByDefinition.specials(&block), "{byte:#04x} at {place}");
         }
     }
 }

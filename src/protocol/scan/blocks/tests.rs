@@ -1,9 +1,9 @@
 //! The scan by blocks on any machine, against the scan by tokens.
 
-use super::super::random::{Choices, config};
+use super::super::random::{Choices, config, json};
 use super::super::tests::{message, mutate};
+use super::super::tokens::{self, Shortcuts};
 use super::super::{Limits, scan_by_tokens};
-use super::marks::MAX_FIELDS;
 use super::*;
 
 use proptest::prelude::*;
@@ -22,15 +22,26 @@ impl Machine for ByDefinition {
             quotes: bits(block, |byte| byte == b'"'),
             backslashes: bits(block, |byte| byte == b'\\'),
             controls: bits(block, |byte| byte < 0x20),
-            spaces: bits(block, |byte| byte == b' '),
-            brackets: bits(block, |byte| b"{}[]".contains(&byte)),
+            white: bits(block, |byte| b" \t\n\r".contains(&byte)),
+            opening: bits(block, |byte| b"{[".contains(&byte)),
+            closing: bits(block, |byte| b"}]".contains(&byte)),
+            braces: bits(block, |byte| byte & 0x20 != 0),
             colons: bits(block, |byte| byte == b':'),
             commas: bits(block, |byte| byte == b','),
         }
     }
 
-    fn digits(self, block: &[u8; BLOCK]) -> u64 {
-        bits(block, |byte| byte.is_ascii_digit())
+    fn number_masks(self, block: &[u8; BLOCK]) -> NumberMasks {
+        NumberMasks {
+            digits: bits(block, |byte| byte.is_ascii_digit()),
+            zeros: bits(block, |byte| byte == b'0'),
+            minuses: bits(block, |byte| byte == b'-'),
+            dots: bits(block, |byte| byte == b'.'),
+        }
+    }
+
+    fn escapes(self, block: &[u8; BLOCK]) -> u64 {
+        bits(block, |byte| b"\"\\/bfnrt".contains(&byte))
     }
 
     fn prefix_xor(self, bits: u64) -> u64 {
@@ -41,30 +52,53 @@ impl Machine for ByDefinition {
     }
 }
 
-fn scan_here(text: &str, max_depth: u32) -> Option<Envelope<'_>> {
-    scan(text, Limits { max_depth }, ByDefinition)
+impl Shortcuts for ByDefinition {
+    fn specials(self, block: &[u8; BLOCK]) -> u64 {
+        bits(block, |byte| matches!(byte, b'"' | b'\\' | ..0x20))
+    }
+
+    fn nested_end(self, text: &[u8], at: usize, max_levels: u32) -> Option<usize> {
+        end(text, at, max_levels, self)
+    }
+}
+
+/// Where a value of so many levels ends, in a text that is long enough.
+fn nested_end(value: &str, max_levels: u32) -> Option<usize> {
+    let text = format!("{value}{}", " ".repeat(BLOCK));
+    end(text.as_bytes(), 0, max_levels, ByDefinition)
 }
 
 #[test]
-fn what_it_does_not_look_at_is_left_to_the_tokens() {
-    let fields = |count: usize| {
-        let others = r#","x":1"#.repeat(count - 2);
-        format!(r#"{{"s":"a","t":"b"{others}}}"#)
-    };
-    assert!(scan_here(&fields(MAX_FIELDS), 63).is_some());
-    assert!(scan_here(&fields(MAX_FIELDS + 1), 63).is_none());
-    let nested = |levels: usize| {
-        format!(r#"{{"s":"a","t":"b","d":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1))
-    };
-    assert!(scan_here(&nested(63), 1000).is_some());
-    assert!(scan_here(&nested(64), 1000).is_none());
+fn what_has_too_many_levels_or_bytes_is_left_to_the_tokens() {
+    let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    for levels in [1, 2, 31, 32, 33, 61, 62] {
+        assert_eq!(nested_end(&nested(levels), 1000), Some(levels * 2));
+        let allowed = u32::try_from(levels).unwrap();
+        assert_eq!(nested_end(&nested(levels), allowed), Some(levels * 2));
+        assert_eq!(nested_end(&nested(levels), allowed - 1), None);
+    }
+    assert_eq!(nested_end(&nested(63), 1000), None);
+    assert_eq!(nested_end(&nested(64), 1000), None);
+    assert_eq!(end(format!("[]{}", " ".repeat(BLOCK - 2)).as_bytes(), 0, 1, ByDefinition), Some(2));
+    assert_eq!(end(format!("[]{}", " ".repeat(BLOCK - 3)).as_bytes(), 0, 1, ByDefinition), None);
+}
+
+/// What stands behind it is none of its business, though it may stand in the same block.
+#[test]
+fn a_value_ends_where_its_bracket_closes() {
+    for behind in ["", "}", "]", ",", "\"", "\\", "\\x", "\0", "1e", "01", "{", r#""\x""#, ":", "é", "[[["] {
+        for padding in 0..BLOCK {
+            let value = format!(r#"{{"{}":[1]}}"#, "k".repeat(padding));
+            assert_eq!(nested_end(&format!("{value}{behind}"), 9), Some(value.len()), "{value}{behind}");
+        }
+    }
 }
 
 /// Each of these at every place of a block and over its edge.
 #[test]
 fn tokens_are_seen_over_the_edge_of_a_block() {
     let good = [r#"{"a":[1,"b",true,{}],"c":-1.5e3}"#, r#""\\\"\u00e9\\""#, "[[],[ ],{ }]", "-0.0", "12345"];
-    // Each would be well formed if one check were left out. The last ends the message early.
+    // Each would be well formed if one check were left out.
     let bad = [
         r#"{"a":[1,"b",tru,{}]}"#,
         r#""\\\"\u00g9""#,
@@ -92,15 +126,17 @@ fn tokens_are_seen_over_the_edge_of_a_block() {
         "1\\",
         "\"\n\"",
         ":1",
-        r#"1},"x":{}"#,
+        "\u{b}1",
+        "1\u{c}",
     ];
     for shift in 0..BLOCK * 2 {
         for white in ["", " ", "                                                                      "] {
             for (values, is_good) in [(&good[..], true), (&bad[..], false)] {
                 for value in values {
                     let key = "k".repeat(shift);
-                    let text = format!(r#"{{"s":"a",{white}"t":"b","{key}":{white}{value}{white}}}"#);
-                    assert_eq!(scan_here(&text, 64).is_some(), is_good, "{text}");
+                    let text = format!(r#"{{{white}"a":1,"{key}":{white}{value}{white}}}"#);
+                    let expected = is_good.then_some(text.len());
+                    assert_eq!(nested_end(&text, 64), expected, "{text}");
                 }
             }
         }
@@ -117,7 +153,25 @@ proptest! {
         max_depth in 1..9_u32,
     ) {
         let text = mutate(&message(&mut Choices(&choices)).0, &mutations);
-        let by_tokens = scan_by_tokens(&text, Limits { max_depth }).ok();
-        prop_assert_eq!(scan_here(&text, max_depth), by_tokens, "{:?}", text);
+        let limits = Limits { max_depth };
+        prop_assert_eq!(tokens::scan(&text, limits, ByDefinition), scan_by_tokens(&text, limits), "{:?}", text);
+    }
+
+    /// The tokens would hide a value that blocks leave to them.
+    #[test]
+    fn a_value_passes_exactly_when_it_does_by_tokens(
+        choices in prop::collection::vec(any::<u8>(), 0..200),
+        mutations in prop::collection::vec(any::<(u16, u8, u8)>(), 0..3),
+        max_levels in 1..9_u32,
+    ) {
+        let mut value = "[".to_owned();
+        json(&mut Choices(&choices), 7, &mut value);
+        let value = mutate(&format!("{value}]"), &mutations);
+        prop_assume!(value.starts_with(['{', '[']));
+        let text = format!(r#"{{"s":"","t":"","d":{value}{}}}"#, " ".repeat(BLOCK));
+        let data = scan_by_tokens(&text, Limits { max_depth: max_levels + 1 }).ok().map(|envelope| envelope.data().len());
+        // A mutation may have ended it early, and what follows may be wrong, or be other keys.
+        let found = nested_end(&value, max_levels);
+        prop_assert!(found == data || data.is_none() && found.is_some_and(|end| end < value.len()), "{:?} {:?} {:?}", value, found, data);
     }
 }
