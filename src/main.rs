@@ -9,7 +9,14 @@ use gateway::bench;
 use gateway::cli::{self, Command};
 use gateway::config::Loaded;
 use gateway::{discord, logging, server};
+use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
+
+/// A message costs 3 to 8 % less CPU than with the C library's allocator, most where messages are large
+/// (7 to 9 rounds of 1 to 64 pairs, 256 B to 4 KiB). Without huge pages (its feature `no_thp`), which gain
+/// nothing more and make 2 MiB of many a small heap.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Exit code of whatever a user can mend: a wrong setting, a busy port, a damaged store.
 const USAGE: u8 = 2;

@@ -25,7 +25,8 @@ impl<'a> JsonString<'a> {
     }
 
     /// The same where it is known whether there are escapes.
-    pub(super) fn with_escapes(raw: &'a str, escaped: bool) -> Self {
+    pub(super) fn known(raw: &'a str, escaped: bool) -> Self {
+        debug_assert_eq!(escaped, raw.contains('\\'), "{raw}");
         Self { raw, escaped }
     }
 

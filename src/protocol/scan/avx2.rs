@@ -11,7 +11,8 @@ use std::arch::x86_64::{
     _mm256_set1_epi8, _mm256_setr_epi64x, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_sub_epi8,
 };
 
-use super::blocks::{self, BLOCK, Machine, Masks, NumberMasks};
+use super::blocks::{self, Machine, Masks, NumberMasks};
+use super::strings::BLOCK;
 use super::tokens::{self, Shortcuts};
 use super::{Limits, Malformed};
 use crate::protocol::envelope::Envelope;

@@ -6,7 +6,8 @@
 //! before them, and colons exactly behind keys; so the places right behind such tokens are computed
 //! together, beyond white space, and held against what stands there. Only commas need to know what is
 //! open around them; between two brackets that is the same for all of them. So only [`brackets`] are
-//! visited one by one, and what is rarer: escapes, and literals among the [`scalars`].
+//! visited one by one, and what is rarer: escapes by `\u`, and among the [`scalars`] literals, exponents
+//! and what goes over a border.
 //!
 //! A block hands on what the next one must know as one bit for each kind. It is safe code, and runs
 //! on any machine that can make [`Masks`]; how these are made is not its business, nor is what is
@@ -17,10 +18,8 @@ mod scalars;
 
 use std::ops::Shr;
 
-use self::brackets::{Brackets, Nesting};
-
-/// How many bytes are looked at together: one for each bit of a mask.
-pub(super) const BLOCK: usize = 64;
+use self::brackets::{Brackets, Open};
+use super::strings::BLOCK;
 
 /// What the machine does with 64 bytes or bits.
 pub(super) trait Machine: Copy {
@@ -63,7 +62,7 @@ pub(super) struct NumberMasks {
     pub(super) dots: u64,
 }
 
-/// Where the object or array ends that begins at `at`, at the bracket there. `None`: it is malformed,
+/// Where the object or array ends whose opening bracket stands at `at`. `None`: it is malformed,
 /// or has more levels than `max_levels` or than fit a word, or the text is shorter than a block.
 #[allow(clippy::inline_always, reason = "to be compiled with the caller's instructions")]
 #[inline(always)]
@@ -73,7 +72,7 @@ pub(super) fn end<M: Machine>(text: &[u8], at: usize, max_levels: u32, machine: 
     loop {
         let block = Block::at(text, base)?;
         let live = grammar.block(&block)?;
-        if grammar.nesting.is_closed() {
+        if grammar.open.is_closed() {
             return Some(base + (u64::BITS - live.leading_zeros()) as usize);
         }
         base += BLOCK;
@@ -86,7 +85,8 @@ struct Block<'a> {
     /// Where it begins.
     base: usize,
     bytes: &'a [u8; BLOCK],
-    /// How many of the bytes stand before it: the last block of a text is shorter than the others.
+    /// How many of `bytes` stand before `base`. Not 0 only for the text's last block, which is shorter
+    /// than the others: `bytes` are the text's last ones.
     before: u32,
 }
 
@@ -169,7 +169,7 @@ struct Grammar<M> {
     /// 1: it ended in a number or literal.
     in_scalar: u64,
     next: Next,
-    nesting: Nesting,
+    open: Open,
 }
 
 /// 1: at the next token, maybe behind white space,
@@ -219,7 +219,7 @@ impl<M: Machine> Grammar<M> {
             in_key: 0,
             in_scalar: 0,
             next: Next { value: 1, ..Next::default() },
-            nesting: Nesting::new(max_levels),
+            open: Open::new(max_levels),
         }
     }
 
@@ -233,14 +233,15 @@ impl<M: Machine> Grammar<M> {
             return Some(u64::MAX);
         }
         let tokens = self.tokens(&masks);
-        let brackets = self.nesting.block(&masks, !tokens.inside)?;
+        let brackets = self.open.block(&masks, !tokens.inside)?;
         // Most JSON on the wire has no white space, and without it this is half as much.
         let mut wrong = if tokens.white == 0 {
             self.order(&tokens, &brackets, 0)
         } else {
             self.order(&tokens, &brackets, tokens.white)
         };
-        wrong |= masks.controls & (tokens.inside | !masks.white);
+        // Outside of strings one that is no white space counts as a scalar, and is none.
+        wrong |= masks.controls & tokens.inside;
         let live = brackets.live;
         let escapes = tokens.escaped & live;
         let is_right = wrong & live == 0

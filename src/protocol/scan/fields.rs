@@ -12,7 +12,7 @@ pub const MAX_NONCE_BYTES: usize = 64;
 pub(super) struct Value<'a> {
     pub(super) raw: &'a str,
     /// Whether it is a string with escapes.
-    pub(super) has_escapes: bool,
+    pub(super) escaped: bool,
     /// Where it stands in the message.
     pub(super) at: usize,
 }
@@ -20,7 +20,7 @@ pub(super) struct Value<'a> {
 impl<'a> Value<'a> {
     fn as_string(self) -> Option<JsonString<'a>> {
         let raw = self.raw.strip_prefix('"')?.strip_suffix('"')?;
-        Some(JsonString::with_escapes(raw, self.has_escapes))
+        Some(JsonString::known(raw, self.escaped))
     }
 }
 

@@ -118,62 +118,67 @@ fn a_nonce_is_a_short_string_or_an_integer() {
     }
 }
 
+/// None of these is a value.
+pub(super) const BAD_VALUES: &[&str] = &[
+    "01",
+    "-",
+    "+1",
+    ".5",
+    "1.",
+    "1.e1",
+    "1e",
+    "1e+",
+    "0x1",
+    "1_0",
+    "--1",
+    "NaN",
+    "tru",
+    "truee",
+    "True",
+    "nul",
+    "nullx",
+    "[1,]",
+    "[,1]",
+    "[1 2]",
+    "[1",
+    "[1}",
+    "{",
+    "{]",
+    "{1:2}",
+    r#"{"a"}"#,
+    r#"{"a":}"#,
+    r#"{"a":1,}"#,
+    r#"{"a" 1}"#,
+    r#"{"a":1 "b":2}"#,
+    "{a:1}",
+    "'a'",
+    r#""a"#,
+    r#""a""b""#,
+    r#""\x""#,
+    r#""\u12""#,
+    r#""\u123g""#,
+    r#""\"#,
+    r#""\u"#,
+    r#"1"a""#,
+    r#"\"a""#,
+    "\u{b}1",
+    "\u{feff}1",
+    "1\u{a0}",
+    "/**/1",
+    "\0",
+    "1\0",
+];
+
 #[test]
 fn data_is_checked_to_the_last_byte() {
-    for bad in [
-        "01",
-        "-",
-        "+1",
-        ".5",
-        "1.",
-        "1.e1",
-        "1e",
-        "1e+",
-        "0x1",
-        "1_0",
-        "--1",
-        "NaN",
-        "tru",
-        "truee",
-        "True",
-        "nul",
-        "nullx",
-        "[1,]",
-        "[,1]",
-        "[1 2]",
-        "[1",
-        "[1}",
-        "{",
-        "{]",
-        "{1:2}",
-        r#"{"a"}"#,
-        r#"{"a":}"#,
-        r#"{"a":1,}"#,
-        r#"{"a" 1}"#,
-        r#"{"a":1 "b":2}"#,
-        "{a:1}",
-        "'a'",
-        r#""a"#,
-        r#""a""b""#,
-        r#""\x""#,
-        r#""\u12""#,
-        r#""\u123g""#,
-        r#""\"#,
-        r#""\u"#,
-        r#"1"a""#,
-        r#"\"a""#,
-        "\u{b}1",
-        "\u{feff}1",
-        "1\u{a0}",
-        "/**/1",
-        "\0",
-        "1\0",
-    ] {
-        for text in
-            [format!(r#"{{"s":"a","t":"b","d":{bad}}}"#), format!(r#"{{"s":"a","t":"b","x":[{bad},0]}}"#)]
-        {
-            assert_eq!(Message::parse(&text, 128), None, "{text}");
-            error(&text);
+    // What is longer than a block may go by blocks.
+    for behind in ["", &" ".repeat(64)] {
+        for bad in BAD_VALUES {
+            for value in [(*bad).to_owned(), format!("[{bad},0]")] {
+                let text = format!(r#"{{"s":"a","t":"b","d":{value}}}{behind}"#);
+                assert_eq!(Message::parse(&text, 128), None, "{text}");
+                error(&text);
+            }
         }
     }
 }
@@ -182,9 +187,14 @@ fn data_is_checked_to_the_last_byte() {
 fn control_characters_stand_in_no_string() {
     for control in 0..0x20_u8 {
         for before in [0, 1, 15, 16, 63, 64, 200] {
-            let text = format!(r#"{{"s":"a","t":"b","d":"{}{}"}}"#, "x".repeat(before), char::from(control));
-            let error = error(&text);
-            assert!(matches!(error, Malformed::ControlCharacter { .. }), "{text:?}: {error}");
+            let (before, control, behind) = ("x".repeat(before), char::from(control), "x".repeat(100));
+            for text in [
+                format!(r#"{{"s":"a","t":"b","d":"{before}{control}"}}"#),
+                format!(r#"{{"s":"a","t":"b","d":["{before}{control}{behind}"]}}"#),
+            ] {
+                let error = error(&text);
+                assert!(matches!(error, Malformed::ControlCharacter { .. }), "{text:?}: {error}");
+            }
         }
     }
     assert!(scan("{\"s\":\"\u{7f}\u{80}\",\"t\":\"\"}", LIMITS).is_ok());

@@ -2,8 +2,8 @@
 //!
 //! `Scanner` goes from token to token with one bit for each open bracket, never recursing. What is
 //! dear in that is to find where strings end: their lengths can't be predicted. So [`Strings`] looks
-//! at 64 bytes at once. What the message's own object holds is left to the machine's [`Shortcuts`]
-//! where it has some. Nothing is allocated, except for one bit a level beyond 64 levels of nesting.
+//! at 64 bytes at once. An object or array in the message's own object is left to the machine's
+//! [`Shortcuts`] where it has some. Nothing is allocated, except for one bit a level beyond 64 levels of nesting.
 
 use super::fields::{Fields, Value};
 use super::malformed::{bad_string, unexpected};
@@ -46,18 +46,23 @@ pub(super) fn scan<S: Shortcuts>(
     limits: Limits,
     shortcuts: S,
 ) -> Result<Envelope<'_>, Malformed> {
-    // Not the scanner's own: it would be kept in memory, all of it, for calls that take a part of it.
+    // Not in the scanner: calls of `Vec` take its address, and would keep the whole scanner in memory.
     let mut outer = Vec::new();
     Scanner {
         text,
         bytes: text.as_bytes(),
         at: 0,
         shortcuts,
+        shortcuts_left: MAX_SHORTCUTS,
         strings: Strings::default(),
         nesting: Nesting::new(limits.max_depth, &mut outer),
     }
     .message()
 }
+
+/// Most shortcuts in one message. Each costs at least a block, so a message that is nothing but small
+/// values would cost ten times as much as by tokens. A service has one such value to send, `d`.
+const MAX_SHORTCUTS: u32 = 8;
 
 struct Scanner<'a, 'b, S> {
     text: &'a str,
@@ -65,6 +70,7 @@ struct Scanner<'a, 'b, S> {
     /// What has been looked at: all before this.
     at: usize,
     shortcuts: S,
+    shortcuts_left: u32,
     strings: Strings,
     nesting: Nesting<'b>,
 }
@@ -103,25 +109,27 @@ impl<'a, S: Shortcuts> Scanner<'a, '_, S> {
         self.expect(b':', "`:`")?;
         let first = self.token();
         let start = self.at;
-        let mut has_escapes = false;
+        let mut escaped = false;
         if first == b'"' {
             self.at += 1;
-            has_escapes = self.string()?;
+            escaped = self.string()?;
         } else if let Some(end) = self.nested_end(first) {
             self.at = end;
         } else {
             self.value()?;
         }
-        fields.add(key, Value { raw: &self.text[start..self.at], has_escapes, at: start })
+        fields.add(key, Value { raw: &self.text[start..self.at], escaped, at: start })
     }
 
     /// The end of the value that begins here with that byte, by a shortcut.
     #[inline(always)]
-    fn nested_end(&self, first: u8) -> Option<usize> {
+    fn nested_end(&mut self, first: u8) -> Option<usize> {
+        if !matches!(first, b'{' | b'[') {
+            return None;
+        }
+        self.shortcuts_left = self.shortcuts_left.checked_sub(1)?;
         let max_levels = self.nesting.max_depth - self.nesting.depth;
-        matches!(first, b'{' | b'[')
-            .then(|| self.shortcuts.nested_end(self.bytes, self.at, max_levels))
-            .flatten()
+        self.shortcuts.nested_end(self.bytes, self.at, max_levels)
     }
 
     /// A value and all that is in it.
@@ -200,16 +208,16 @@ impl<'a, S: Shortcuts> Scanner<'a, '_, S> {
     /// The rest of a string whose opening quote has been read: whether it has escapes.
     #[inline(always)]
     fn string(&mut self) -> Result<bool, Malformed> {
-        let mut has_escapes = false;
+        let mut escaped = false;
         loop {
             self.at = self.strings.next_special(self.bytes, self.at, self.shortcuts);
             match self.byte() {
                 b'"' => {
                     self.at += 1;
-                    return Ok(has_escapes);
+                    return Ok(escaped);
                 }
                 b'\\' => {
-                    has_escapes = true;
+                    escaped = true;
                     self.escape()?;
                 }
                 _ => return Err(self.bad_string()),

@@ -10,10 +10,10 @@ const OUTERMOST: u64 = 1;
 const MAX_LEVELS: u32 = u64::BITS - 2;
 
 /// What is open at the end of the last block.
-pub(super) struct Nesting {
+pub(super) struct Open {
     /// A bit for each level, the innermost lowest, set for objects; above all a 1.
-    open: u64,
-    /// What `open` is at most with as many levels as there may be.
+    levels: u64,
+    /// What `levels` is at most with as many as there may be.
     most: u64,
 }
 
@@ -30,16 +30,16 @@ pub(super) struct Brackets {
 }
 
 #[allow(clippy::inline_always, reason = "each call that stays costs the registers")]
-impl Nesting {
+impl Open {
     #[inline(always)]
     pub(super) fn new(max_levels: u32) -> Self {
-        Self { open: OUTERMOST, most: u64::MAX >> (u64::BITS - 1 - max_levels.min(MAX_LEVELS)) }
+        Self { levels: OUTERMOST, most: u64::MAX >> (u64::BITS - 1 - max_levels.min(MAX_LEVELS)) }
     }
 
     /// Whether all is closed again.
     #[inline(always)]
     pub(super) fn is_closed(&self) -> bool {
-        self.open == OUTERMOST
+        self.levels == OUTERMOST
     }
 
     /// Opens and closes what the brackets do that stand outside of strings. `None`: one does not match,
@@ -48,18 +48,19 @@ impl Nesting {
     pub(super) fn block(&mut self, masks: &Masks, outside: u64) -> Option<Brackets> {
         let (opening, closing, braces) = (masks.opening & outside, masks.closing & outside, masks.braces);
         let brackets = opening | closing;
-        let was_in_object = self.open & 1;
+        // Where nothing is open, this and the next say that an object is: no token stands there that counts.
+        let was_in_object = self.levels & 1;
         let (mut deepest, mut live) = (0, u64::MAX);
         // The brackets behind which an object is open.
         let mut before_objects = 0;
         let mut rest = brackets;
         while rest != 0 {
             let place = rest.trailing_zeros();
-            let inner = self.open << 1 | braces >> place & 1;
-            let outer = self.open >> 1;
-            self.open = if closing >> place & 1 == 0 { inner } else { outer };
-            before_objects |= (self.open & 1) << place;
-            deepest |= self.open;
+            let inner = self.levels << 1 | braces >> place & 1;
+            let outer = self.levels >> 1;
+            self.levels = if closing >> place & 1 == 0 { inner } else { outer };
+            before_objects |= (self.levels & 1) << place;
+            deepest |= self.levels;
             if self.is_closed() {
                 live = rest ^ (rest - 1);
                 break;

@@ -5,16 +5,17 @@
 
 use super::{Block, Machine, NumberMasks};
 
-/// Whether all of these bytes are whole numbers and literals (RFC 8259, sections 3 and 6). `is_within`,
-/// 0 or 1: the first goes on from the last block, where it was looked at.
+/// Whether all of these bytes are whole numbers and literals (RFC 8259, sections 3 and 6). If `in_scalar`
+/// is 1 and not 0, the first goes on from the last block, where it was looked at.
 #[allow(clippy::inline_always, reason = "each call that stays costs the registers")]
 #[inline(always)]
-pub(super) fn are_valid<M: Machine>(block: &Block<'_>, scalars: u64, is_within: u64, machine: M) -> bool {
-    let here = scalars & scalars.wrapping_add(is_within);
+pub(super) fn are_valid<M: Machine>(block: &Block<'_>, scalars: u64, in_scalar: u64, machine: M) -> bool {
+    let here = scalars & scalars.wrapping_add(in_scalar);
     let last = here.leading_ones();
     let here = here & u64::MAX.checked_shr(last).unwrap_or(0);
-    let ends_here = last == 0 || is_scalar(block.from(u64::BITS - last));
-    ends_here && (here == 0 || are_plain(block, here, machine) || are_scalars(block.text, block.base, here))
+    let is_last_valid = last == 0 || is_scalar(block.from(u64::BITS - last));
+    is_last_valid
+        && (here == 0 || are_plain(block, here, machine) || are_scalars(block.text, block.base, here))
 }
 
 /// Whether these are literals, and numbers without exponents, all of which end in this block.
@@ -25,10 +26,11 @@ fn are_plain<M: Machine>(block: &Block<'_>, scalars: u64, machine: M) -> bool {
     let starts = scalars & !(scalars << 1);
     let digits = digits & scalars;
     let minuses = starts & minuses;
-    // Where the digits must begin, before a dot and behind it: adding the first of them to all carries
-    // to what comes behind them.
+    // Where integers must begin: adding that to all digits carries to what comes behind them, where a dot
+    // may stand.
     let integers = starts & digits | minuses << 1;
-    let dots = integers.wrapping_add(digits) & !digits & dots & scalars;
+    let dots = integers.wrapping_add(digits) & !digits & dots;
+    // Where all digits must begin.
     let runs = integers | dots << 1;
     let literals = literals(block, starts & !digits & !minuses);
 

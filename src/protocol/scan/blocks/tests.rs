@@ -1,7 +1,7 @@
 //! The scan by blocks on any machine, against the scan by tokens.
 
 use super::super::random::{Choices, config, json};
-use super::super::tests::{message, mutate};
+use super::super::tests::{BAD_VALUES, message, mutate};
 use super::super::tokens::{self, Shortcuts};
 use super::super::{Limits, scan_by_tokens};
 use super::*;
@@ -62,10 +62,16 @@ impl Shortcuts for ByDefinition {
     }
 }
 
-/// Where a value of so many levels ends, in a text that is long enough.
+/// Where a value of so many levels ends, whether its last block is a whole one or the shorter last one
+/// of the text.
 fn nested_end(value: &str, max_levels: u32) -> Option<usize> {
-    let text = format!("{value}{}", " ".repeat(BLOCK));
-    end(text.as_bytes(), 0, max_levels, ByDefinition)
+    let followed = format!("{value}{}", " ".repeat(BLOCK));
+    let whole = end(followed.as_bytes(), 0, max_levels, ByDefinition);
+    let before = r#""\[{"#.repeat(BLOCK / 4);
+    let led = format!("{before}{value}");
+    let shorter = end(led.as_bytes(), before.len(), max_levels, ByDefinition).map(|end| end - before.len());
+    assert_eq!(whole, shorter, "{value}");
+    whole
 }
 
 #[test]
@@ -97,7 +103,17 @@ fn a_value_ends_where_its_bracket_closes() {
 /// Each of these at every place of a block and over its edge.
 #[test]
 fn tokens_are_seen_over_the_edge_of_a_block() {
-    let good = [r#"{"a":[1,"b",true,{}],"c":-1.5e3}"#, r#""\\\"\u00e9\\""#, "[[],[ ],{ }]", "-0.0", "12345"];
+    let (ones, zeros) = ("1".repeat(200), "0".repeat(150));
+    let good = [
+        r#"{"a":[1,"b",true,{}],"c":-1.5e3}"#,
+        r#""\\\"\u00e9\\""#,
+        "[[],[ ],{ }]",
+        "-0.0",
+        "12345",
+        &ones,
+        &format!("-0.{zeros}"),
+        &format!("1e{zeros}"),
+    ];
     // Each would be well formed if one check were left out.
     let bad = [
         r#"{"a":[1,"b",tru,{}]}"#,
@@ -128,7 +144,12 @@ fn tokens_are_seen_over_the_edge_of_a_block() {
         ":1",
         "\u{b}1",
         "1\u{c}",
+        &zeros,
+        &format!("{ones}."),
+        &format!("{ones}x{ones}"),
+        &format!(r#"{ones}"a""#),
     ];
+    let bad = [&bad[..], BAD_VALUES].concat();
     for shift in 0..BLOCK * 2 {
         for white in ["", " ", "                                                                      "] {
             for (values, is_good) in [(&good[..], true), (&bad[..], false)] {
@@ -168,10 +189,15 @@ proptest! {
         json(&mut Choices(&choices), 7, &mut value);
         let value = mutate(&format!("{value}]"), &mutations);
         prop_assume!(value.starts_with(['{', '[']));
-        let text = format!(r#"{{"s":"","t":"","d":{value}{}}}"#, " ".repeat(BLOCK));
-        let data = scan_by_tokens(&text, Limits { max_depth: max_levels + 1 }).ok().map(|envelope| envelope.data().len());
-        // A mutation may have ended it early, and what follows may be wrong, or be other keys.
-        let found = nested_end(&value, max_levels);
-        prop_assert!(found == data || data.is_none() && found.is_some_and(|end| end < value.len()), "{:?} {:?} {:?}", value, found, data);
+        let passes = |value: &str| {
+            let text = format!(r#"{{"s":"","t":"","d":{value}}}"#);
+            let envelope = scan_by_tokens(&text, Limits { max_depth: max_levels + 1 });
+            envelope.is_ok_and(|envelope| envelope.data() == value)
+        };
+        // A mutation may have ended it early.
+        match nested_end(&value, max_levels) {
+            Some(end) => prop_assert!(passes(&value[..end]), "{:?}", &value[..end]),
+            None => prop_assert!(!passes(&value), "{:?}", value),
+        }
     }
 }
