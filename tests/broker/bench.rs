@@ -202,8 +202,11 @@ fn services_that_were_all_cut_off_are_back_without_a_loss() {
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
     checked(&report);
-    // They really were: a service may also take its own place while it is there.
-    assert_eq!(gateway.log().matches(" is away: its connection was lost").count(), 30);
+    // They really were. One that is back before its reset was seen takes its own place, without ever being
+    // away; on a busy machine a few are.
+    let log = gateway.log();
+    assert_eq!(log.matches(" is resumed: it came back").count(), 30);
+    assert!(log.matches(" is away: its connection was lost").count() >= 15, "{report:#}");
     assert_eq!((count(&report, "/services"), count(&report, "/not_resumed")), (30, 0));
     assert_eq!(ordered(&report, "back"), 30);
     let slowest = number(&report, "/back/max_us") / 1e3;
