@@ -1,4 +1,4 @@
-//! The program: parse, run, exit code; nothing else.
+//! The program: its allocator, parse, run, exit code; nothing else.
 
 use std::fmt::Display;
 use std::io;
@@ -13,8 +13,8 @@ use mimalloc::MiMalloc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// A message costs 3 to 8 % less CPU than with the C library's allocator, most where messages are large
-/// (7 to 9 rounds of 1 to 64 pairs, 256 B to 4 KiB). Without huge pages (its feature `no_thp`), which gain
-/// nothing more and make 2 MiB of many a small heap.
+/// (7 to 9 rounds of 1 to 64 pairs, 256 B to 4 KiB). Without huge pages (its feature `no_thp`): they gain
+/// nothing more, and a gateway at rest would hold 13 MiB more.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

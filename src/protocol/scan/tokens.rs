@@ -3,7 +3,8 @@
 //! `Scanner` goes from token to token with one bit for each open bracket, never recursing. What is
 //! dear in that is to find where strings end: their lengths can't be predicted. So [`Strings`] looks
 //! at 64 bytes at once. An object or array in the message's own object is left to the machine's
-//! [`Shortcuts`] where it has some. Nothing is allocated, except for one bit a level beyond 64 levels of nesting.
+//! [`Shortcuts`] where it has some. Nothing is allocated, except for one bit a level beyond 64 levels
+//! of nesting.
 
 use super::fields::{Fields, Value};
 use super::malformed::{bad_string, unexpected};

@@ -1,5 +1,7 @@
 //! The scan by blocks on any machine, against the scan by tokens.
 
+use std::cell::Cell;
+
 use super::super::random::{Choices, config, json};
 use super::super::tests::{BAD_VALUES, message, mutate};
 use super::super::tokens::{self, Shortcuts};
@@ -87,6 +89,36 @@ fn what_has_too_many_levels_or_bytes_is_left_to_the_tokens() {
     assert_eq!(nested_end(&nested(64), 1000), None);
     assert_eq!(end(format!("[]{}", " ".repeat(BLOCK - 2)).as_bytes(), 0, 1, ByDefinition), Some(2));
     assert_eq!(end(format!("[]{}", " ".repeat(BLOCK - 3)).as_bytes(), 0, 1, ByDefinition), None);
+}
+
+/// Counts the values that were left to it.
+#[derive(Clone, Copy)]
+struct Counting<'a>(&'a Cell<u32>);
+
+impl Shortcuts for Counting<'_> {
+    fn specials(self, block: &[u8; BLOCK]) -> u64 {
+        ByDefinition.specials(block)
+    }
+
+    fn nested_end(self, text: &[u8], at: usize, max_levels: u32) -> Option<usize> {
+        self.0.update(|count| count + 1);
+        ByDefinition.nested_end(text, at, max_levels)
+    }
+}
+
+/// Not the levels in it, nor more values of one message than a block for each is worth.
+#[test]
+fn the_first_values_of_a_message_go_by_blocks() {
+    let limits = Limits { max_depth: 9 };
+    for (values, expected) in [(0, 0), (1, 1), (8, 8), (9, 8), (100, 8)] {
+        let others = r#","x":[[{}],1]"#.repeat(values);
+        let text = format!(r#"{{"s":"a","t":"b"{others}}}{}"#, " ".repeat(BLOCK));
+        let count = Cell::new(0);
+        let envelope = tokens::scan(&text, limits, Counting(&count));
+        assert_eq!(envelope, scan_by_tokens(&text, limits));
+        assert!(envelope.is_ok(), "{text}: {envelope:?}");
+        assert_eq!(count.get(), expected, "{text}");
+    }
 }
 
 /// What stands behind it is none of its business, though it may stand in the same block.
