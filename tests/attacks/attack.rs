@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::bystanders::{Bystanders, Times};
 use crate::priority::{go_first, go_last, is_permitted};
 use crate::support::{Gateway, eventually};
@@ -50,6 +52,16 @@ impl Progress {
 /// Waits until no other attack is under way on this machine.
 pub(crate) fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Lets this process open so many connections.
+pub(crate) fn raise_descriptor_limit(connections: usize) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    assert!(
+        hard > connections as u64 + 1_000,
+        "ulimit -n is {hard}: this test needs {connections} connections"
+    );
 }
 
 /// Lets the attack run against the gateway while bystanders talk. It has begun once `has_begun`

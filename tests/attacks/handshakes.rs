@@ -3,20 +3,12 @@
 
 use std::sync::Mutex;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-use crate::attack::{endure, take_turn};
+use crate::attack::{endure, raise_descriptor_limit, take_turn};
 use crate::attacker::{Attacker, frame, handshake};
 use crate::support::{Gateway, eventually};
 
 /// How many connections a crowd has; more than may wait, less than this process may open.
 const CROWD: usize = 10_000;
-
-fn raise_descriptor_limit() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    assert!(hard > CROWD as u64 + 1_000, "ulimit -n is {hard}: this test needs {CROWD} connections");
-}
 
 /// Opens connections by `open` until there is a crowd of them, and keeps them while it lasts.
 fn crowd(
@@ -26,7 +18,7 @@ fn crowd(
     poke: impl Fn(&mut Attacker) + Sync,
 ) {
     let _turn = take_turn();
-    raise_descriptor_limit();
+    raise_descriptor_limit(CROWD);
     let crowd: Mutex<Vec<Attacker>> = Mutex::default();
     endure(
         gateway,
