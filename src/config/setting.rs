@@ -138,14 +138,15 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Amount {
     Fixed(u64),
-    Cores,
+    /// At least one.
+    HalfTheCores,
 }
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(n) => write!(f, "{n}"),
-            Self::Cores => f.write_str("number of cores"),
+            Self::HalfTheCores => f.write_str("half the cores"),
         }
     }
 }
@@ -155,8 +156,8 @@ impl Kind {
         Self::Number { unit, range, default: Amount::Fixed(default) }
     }
 
-    pub(super) const fn one_per_core(unit: &'static str, range: RangeInclusive<u64>) -> Self {
-        Self::Number { unit, range, default: Amount::Cores }
+    pub(super) const fn one_for_two_cores(unit: &'static str, range: RangeInclusive<u64>) -> Self {
+        Self::Number { unit, range, default: Amount::HalfTheCores }
     }
 
     pub(super) fn default_value(&self) -> Value {
@@ -165,9 +166,9 @@ impl Kind {
                 Value::Address(parse_address(default).expect("the table's addresses are well formed"))
             }
             Self::Number { default: Amount::Fixed(n), .. } => Value::Number(*n),
-            Self::Number { range, default: Amount::Cores, .. } => {
+            Self::Number { range, default: Amount::HalfTheCores, .. } => {
                 let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
-                Value::Number(cores.clamp(*range.start(), *range.end()))
+                Value::Number((cores / 2).clamp(*range.start(), *range.end()))
             }
             Self::Switch => Value::Switch(false),
             Self::Count { .. } => Value::Text(STORED.to_owned()),
