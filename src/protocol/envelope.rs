@@ -71,14 +71,13 @@ impl<'a> JsonString<'a> {
 
     /// What stands before and after the first colon, in whatever spelling it stands there.
     fn split_at_colon(self) -> Option<(Self, Self)> {
-        let colon = if self.escaped {
-            characters(self.raw).find(|(character, _)| *character == ':')?.1
-        } else {
-            // A target is short: a plain loop beats the search that `find` sets up.
-            let at = self.raw.bytes().position(|byte| byte == b':')?;
-            at..at + 1
-        };
-        Some((Self::new(&self.raw[..colon.start]), Self::new(&self.raw[colon.end..])))
+        if self.escaped {
+            let (_, colon) = characters(self.raw).find(|(character, _)| *character == ':')?;
+            return Some((Self::new(&self.raw[..colon.start]), Self::new(&self.raw[colon.end..])));
+        }
+        // A target is short: a plain loop beats the search that `find` sets up.
+        let at = self.raw.bytes().position(|byte| byte == b':')?;
+        Some((Self::known(&self.raw[..at], false), Self::known(&self.raw[at + 1..], false)))
     }
 }
 

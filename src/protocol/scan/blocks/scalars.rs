@@ -57,10 +57,15 @@ fn literals(block: &Block<'_>, mut starts: u64) -> u64 {
 #[allow(clippy::inline_always, reason = "as above")]
 #[inline(always)]
 fn literal(text: &[u8]) -> usize {
-    match text.first_chunk::<4>() {
-        Some(b"true" | b"null") => 4,
-        Some(b"fals") if text.get(4) == Some(&b'e') => 5,
-        _ => 0,
+    // Words are compared at once, slices byte by byte.
+    let word =
+        |from: usize| text.get(from..).and_then(<[u8]>::first_chunk).map(|word| u32::from_ne_bytes(*word));
+    if word(0) == Some(u32::from_ne_bytes(*b"true")) || word(0) == Some(u32::from_ne_bytes(*b"null")) {
+        4
+    } else if word(1) == Some(u32::from_ne_bytes(*b"alse")) && text[0] == b'f' {
+        5
+    } else {
+        0
     }
 }
 
