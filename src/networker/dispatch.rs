@@ -6,6 +6,7 @@
 //! back with the same message.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::protocol::envelope::{Envelope, Proxy, Route as Topic};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{self, GatewayOp, ServiceOp};
-use crate::protocol::scan::{Limits, scan};
+use crate::protocol::scan::{Head, Limits, scan};
 use crate::protocol::target::{Target, shard_of_guild};
 use crate::protocol::{GATEWAY_NAME, OPCODE_TOPIC};
 use crate::routes::{Routes, ShardTable};
@@ -70,6 +71,8 @@ struct Line {
     is_permitted: bool,
     entry: Entry,
     open: Option<OpenParcel>,
+    /// Of the first message to it: most others begin alike. Inside, `None`: that one's was no head.
+    head: OnceCell<Option<Head>>,
 }
 
 /// Takes a service's messages where they ask to go.
@@ -144,7 +147,11 @@ impl Dispatcher {
 
     /// Takes one message. `room` is how many bytes this burst may still bring.
     pub(crate) fn message(&mut self, text: &str, room: usize, may_hold: bool) -> Outcome {
-        let envelope = match scan(text, Limits { max_depth: self.limits.max_depth }) {
+        let limits = Limits { max_depth: self.limits.max_depth };
+        if let Some((envelope, proxy)) = self.like_last(text, limits) {
+            return self.proxy(&envelope, &proxy, room, may_hold);
+        }
+        let envelope = match scan(text, limits) {
             Ok(envelope) => envelope,
             Err(malformed) => {
                 return Outcome::Error(op::Error::new(ErrorCode::Malformed, malformed.to_string()));
@@ -186,6 +193,13 @@ impl Dispatcher {
         }
     }
 
+    /// A message that begins as those to the last target do.
+    fn like_last<'a>(&self, text: &'a str, limits: Limits) -> Option<(Envelope<'a>, Proxy<'a>)> {
+        let head = self.lines.get(self.last)?.head.get()?.as_ref()?;
+        let has_room = |envelope: &Envelope<'_>| envelope.topic().raw().len() <= self.limits.max_topic_bytes;
+        head.scan(text, limits).filter(|(envelope, _)| has_room(envelope))
+    }
+
     fn topic_bound(&self) -> String {
         format!("`t` has more than max_topic_bytes = {} bytes", self.limits.max_topic_bytes)
     }
@@ -213,6 +227,7 @@ impl Dispatcher {
         let parts = [&text[..proxy.cut.start], &text[proxy.cut.end..]];
         match self.push(line, parts, envelope.nonce(), room) {
             Ok(()) => {
+                self.lines[line].head.get_or_init(|| Head::of(envelope, proxy));
                 self.accepted(line, spelling);
                 Outcome::Done
             }
@@ -277,7 +292,7 @@ impl Dispatcher {
         let entry = self.own.entry(Some(route.name()));
         self.by_name.insert(route.name().clone(), self.lines.len());
         let is_permitted = self.grant.may_send_to(name);
-        self.lines.push(Line { route, is_permitted, entry, open: None });
+        self.lines.push(Line { route, is_permitted, entry, open: None, head: OnceCell::new() });
         Some(self.lines.len() - 1)
     }
 

@@ -127,6 +127,8 @@ fn first_unicode_escape(raw: &str) -> (char, usize) {
 pub struct Envelope<'a> {
     pub(super) text: &'a str,
     pub(super) source: JsonString<'a>,
+    /// Where the source's raw text begins in `text`.
+    pub(super) source_at: usize,
     pub(super) topic: JsonString<'a>,
     /// Where the topic's raw text begins in `text`.
     pub(super) topic_at: usize,

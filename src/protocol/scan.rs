@@ -8,6 +8,7 @@
 //! | [`tokens`], [`strings`] | token by token, on any machine: the reference, and what says how a message is malformed |
 //! | [`blocks`] | 64 bytes at once, by bit masks; says only that an object or array is well formed, and where it ends |
 //! | [`avx2`] | the masks of 64 bytes, by AVX2, BMI and PCLMULQDQ: the one place with `unsafe` |
+//! | [`head`] | what messages begin with whose `s` and target were found before: one comparison |
 //! | [`fields`], [`malformed`] | what the keys are held against, and what is said of a bad message |
 //!
 //! The message's own object goes by tokens, and an object or array in it by blocks, where the machine
@@ -20,11 +21,13 @@ mod avx2;
 #[cfg(any(target_arch = "x86_64", test))]
 mod blocks;
 mod fields;
+mod head;
 mod malformed;
 mod strings;
 mod tokens;
 
 pub use self::fields::MAX_NONCE_BYTES;
+pub use self::head::Head;
 pub use self::malformed::{Found, Malformed};
 
 use super::envelope::Envelope;
@@ -38,17 +41,23 @@ pub struct Limits {
 
 /// Checks a message and finds its parts.
 pub fn scan(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
+    scan_behind(None, text, limits)
+}
+
+/// The same; a message that begins with that head from there on.
+#[inline]
+fn scan_behind<'a>(head: Option<&Head>, text: &'a str, limits: Limits) -> Result<Envelope<'a>, Malformed> {
     #[cfg(target_arch = "x86_64")]
     if let Some(machine) = avx2::Avx2::detect() {
-        return machine.scan(text, limits);
+        return machine.scan(head, text, limits);
     }
-    tokens::scan(text, limits, tokens::NoShortcuts)
+    tokens::scan(head, text, limits, tokens::NoShortcuts)
 }
 
 /// The same by the reference alone, for what compares the two.
 #[doc(hidden)]
 pub fn scan_by_tokens(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
-    tokens::scan(text, limits, tokens::NoShortcuts)
+    tokens::scan(None, text, limits, tokens::NoShortcuts)
 }
 
 #[cfg(test)]

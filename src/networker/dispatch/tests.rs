@@ -179,3 +179,30 @@ fn errors_leave_before_they_are_more_than_others_would_wait_for() {
     (0..sent).for_each(|_| world.send("nobody", "1"));
     assert!(!world.to_source.take().is_empty(), "{sent} messages were refused");
 }
+
+#[test]
+fn messages_like_the_last_keep_the_same_rules_as_others() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    world.send("target", "1");
+    world.send("target", "2");
+    world.send("source", "3");
+    world.send("target", "4");
+    let like_the_last = |rest: &str| format!(r#"{{"s":"source","t":"gateway-proxy:target:{rest}"#);
+    for rest in [r#"","d":1}"#, &format!(r#"{}","d":1}}"#, "x".repeat(100))] {
+        let text = like_the_last(rest);
+        let outcome = world.dispatcher.message(&text, text.len(), true);
+        assert!(matches!(outcome, Outcome::Done), "{text}: {outcome:?}");
+    }
+    let text = like_the_last(r#"x","s":"target","d":1}"#);
+    let outcome = world.dispatcher.message(&text, text.len(), true);
+    let Outcome::Error(error) = outcome else { panic!("{text}: {outcome:?}") };
+    assert_eq!(error.code, ErrorCode::Malformed);
+    world.dispatcher.flush();
+    assert_eq!(world.to_target.take(), [["1", "2", "4"]]);
+    let notices = world.to_source.take().concat();
+    let codes: Vec<_> = notices.iter().filter_map(|data| data.split(r#""code":""#).nth(1)).collect();
+    assert_eq!(notices[0], "3");
+    assert!(codes[0].starts_with("malformed") && codes[1].starts_with("too_large"), "{notices:?}");
+    assert_eq!(notices.len(), 3);
+}

@@ -12,6 +12,7 @@ use std::arch::x86_64::{
 };
 
 use super::blocks::{self, Machine, Masks, NumberMasks};
+use super::head::Head;
 use super::strings::BLOCK;
 use super::tokens::{self, Shortcuts};
 use super::{Limits, Malformed};
@@ -36,15 +37,25 @@ impl Avx2 {
     }
 
     #[inline]
-    pub(super) fn scan(self, text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
+    pub(super) fn scan<'a>(
+        self,
+        head: Option<&Head>,
+        text: &'a str,
+        limits: Limits,
+    ) -> Result<Envelope<'a>, Malformed> {
         // SAFETY: this machine has all features that the function is compiled for.
-        unsafe { scan(text, limits, self) }
+        unsafe { scan(head, text, limits, self) }
     }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,pclmulqdq,popcnt")]
-fn scan(text: &str, limits: Limits, machine: Avx2) -> Result<Envelope<'_>, Malformed> {
-    tokens::scan(text, limits, machine)
+fn scan<'a>(
+    head: Option<&Head>,
+    text: &'a str,
+    limits: Limits,
+    machine: Avx2,
+) -> Result<Envelope<'a>, Malformed> {
+    tokens::scan(head, text, limits, machine)
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,pclmulqdq,popcnt")]

@@ -60,11 +60,12 @@ impl<'a> Fields<'a> {
         if !self.nonce.is_none_or(is_nonce) {
             return Err(Malformed::Nonce);
         }
-        let (source, _) = string('s', self.source)?;
+        let (source, source_at) = string('s', self.source)?;
         let (topic, topic_at) = string('t', self.topic)?;
         Ok(Envelope {
             text,
             source,
+            source_at,
             topic,
             topic_at,
             data: self.data.map(|value| value.raw),

@@ -7,6 +7,7 @@
 //! of nesting.
 
 use super::fields::{Fields, Value};
+use super::head::Head;
 use super::malformed::{bad_string, unexpected};
 use super::strings::{self, BLOCK, Strings};
 use super::{Limits, Malformed};
@@ -39,14 +40,15 @@ impl Shortcuts for NoShortcuts {
     }
 }
 
-/// Checks a message and finds its parts.
+/// Checks a message and finds its parts; one that begins with that head from there on.
 #[allow(clippy::inline_always, reason = "to be compiled with the caller's instructions")]
 #[inline(always)]
-pub(super) fn scan<S: Shortcuts>(
-    text: &str,
+pub(super) fn scan<'a, S: Shortcuts>(
+    head: Option<&Head>,
+    text: &'a str,
     limits: Limits,
     shortcuts: S,
-) -> Result<Envelope<'_>, Malformed> {
+) -> Result<Envelope<'a>, Malformed> {
     // Not in the scanner: calls of `Vec` take its address, and would keep the whole scanner in memory.
     let mut outer = Vec::new();
     Scanner {
@@ -58,7 +60,7 @@ pub(super) fn scan<S: Shortcuts>(
         strings: Strings::default(),
         nesting: Nesting::new(limits.max_depth, &mut outer),
     }
-    .message()
+    .message(head)
 }
 
 /// Most shortcuts in one message. Each costs at least a block, so a message that is nothing but small
@@ -80,24 +82,40 @@ struct Scanner<'a, 'b, S> {
 #[allow(clippy::inline_always, reason = "measured")]
 impl<'a, S: Shortcuts> Scanner<'a, '_, S> {
     #[inline(always)]
-    fn message(mut self) -> Result<Envelope<'a>, Malformed> {
+    fn message(mut self, head: Option<&Head>) -> Result<Envelope<'a>, Malformed> {
         let mut fields = Fields::default();
-        self.expect(b'{', "an object")?;
-        self.nesting.push(OBJECT, 0)?;
-        if !self.take(b'}') {
-            loop {
-                self.field(&mut fields)?;
-                if self.take(b'}') {
-                    break;
-                }
-                self.expect(b',', "`,` or `}`")?;
-            }
+        match head {
+            Some(head) => self.head(head, &mut fields)?,
+            None => self.first_field(&mut fields)?,
+        }
+        while !self.take(b'}') {
+            self.expect(b',', "`,` or `}`")?;
+            self.field(&mut fields)?;
         }
         self.token();
         if self.at < self.bytes.len() {
             return Err(self.unexpected("the end of the message"));
         }
         fields.envelope(self.text)
+    }
+
+    /// The message's opening brace, and its first key and value, if it has any.
+    #[inline(always)]
+    fn first_field(&mut self, fields: &mut Fields<'a>) -> Result<(), Malformed> {
+        self.expect(b'{', "an object")?;
+        self.nesting.push(OBJECT, 0)?;
+        if self.token() == b'}' { Ok(()) } else { self.field(fields) }
+    }
+
+    /// The head that the message is known to have, and the rest of the topic, amid which it ends.
+    #[inline(always)]
+    fn head(&mut self, head: &Head, fields: &mut Fields<'a>) -> Result<(), Malformed> {
+        self.nesting.push(OBJECT, 0)?;
+        fields.add("s", head.source(self.text))?;
+        self.at = head.len();
+        let escaped = self.string()?;
+        let at = head.topic_value_at();
+        fields.add("t", Value { raw: &self.text[at..self.at], escaped, at })
     }
 
     /// One key and value of the message's object.

@@ -4,11 +4,11 @@
 //! Input: one byte for `max_depth`, then the message. What is not UTF-8 is left off, as the
 //! connection checks that before.
 
-use gateway::protocol::envelope::{Envelope, Route};
+use gateway::protocol::envelope::{Envelope, Proxy, Route};
 use gateway::protocol::error::ErrorCode;
 use gateway::protocol::name::{Name, ShardId};
 use gateway::protocol::op::{Hidden, OpError, ServiceOp};
-use gateway::protocol::scan::{Limits, scan, scan_by_tokens};
+use gateway::protocol::scan::{Head, Limits, scan, scan_by_tokens};
 use gateway::protocol::target::Target;
 use serde_json::Value;
 
@@ -31,6 +31,27 @@ pub fn run(input: &[u8]) {
             assert!(told.len() <= MAX_ERROR_BYTES, "{} bytes: {told}", told.len());
         }
         (found, expected) => panic!("found {found:?}\nexpected {expected:?}\nin {text:?}"),
+    }
+    check_behind_head(text, Limits { max_depth });
+}
+
+/// What passes behind a known head, and is found, is what the scan of the whole finds.
+fn check_behind_head(text: &str, limits: Limits) {
+    let (begun, any) = (r#"{"s":"a","t":"gateway-proxy:b:"#, Limits { max_depth: 1 });
+    let first = format!(r#"{begun}c"}}"#);
+    let (envelope, proxy) = routed(&first, any).expect("it is well formed");
+    let head = Head::of(&envelope, &proxy).expect("it is plain");
+    for rest in [text, &format!(r#"x"{text}"#)] {
+        let whole = format!("{begun}{rest}");
+        assert_eq!(head.scan(&whole, limits), routed(&whole, limits), "in {whole:?}");
+    }
+}
+
+fn routed(text: &str, limits: Limits) -> Option<(Envelope<'_>, Proxy<'_>)> {
+    let envelope = scan(text, limits).ok()?;
+    match envelope.route() {
+        Route::Proxy(proxy) => Some((envelope, proxy)),
+        _ => None,
     }
 }
 
@@ -62,6 +83,10 @@ fn check_route(envelope: &Envelope<'_>, expected: &Message<'_>, topic: &str) {
         match (route, parts) {
             (Route::Proxy(proxy), Some((target, rest))) => {
                 assert_eq!(proxy.target, target);
+                if let Some(head) = Head::of(envelope, &proxy) {
+                    let again = head.scan(envelope.text(), Limits { max_depth: u32::MAX });
+                    assert_eq!(again, Some((*envelope, proxy.clone())));
+                }
                 check_target(target);
                 let text = envelope.text();
                 check_cut(&[&text[..proxy.cut.start], &text[proxy.cut.end..]].concat(), expected, rest);

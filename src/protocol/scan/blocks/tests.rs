@@ -114,7 +114,7 @@ fn the_first_values_of_a_message_go_by_blocks() {
         let others = r#","x":[[{}],1]"#.repeat(values);
         let text = format!(r#"{{"s":"a","t":"b"{others}}}{}"#, " ".repeat(BLOCK));
         let count = Cell::new(0);
-        let envelope = tokens::scan(&text, limits, Counting(&count));
+        let envelope = tokens::scan(None, &text, limits, Counting(&count));
         assert_eq!(envelope, scan_by_tokens(&text, limits));
         assert!(envelope.is_ok(), "{text}: {envelope:?}");
         assert_eq!(count.get(), expected, "{text}");
@@ -207,7 +207,7 @@ proptest! {
     ) {
         let text = mutate(&message(&mut Choices(&choices)).0, &mutations);
         let limits = Limits { max_depth };
-        prop_assert_eq!(tokens::scan(&text, limits, ByDefinition), scan_by_tokens(&text, limits), "{:?}", text);
+        prop_assert_eq!(tokens::scan(None, &text, limits, ByDefinition), scan_by_tokens(&text, limits), "{:?}", text);
     }
 
     /// The tokens would hide a value that blocks leave to them.
