@@ -29,7 +29,8 @@
 //!    messages of one read are one burst.
 //! 2. The [`Connection`](networker::websocket) hands each to its
 //!    [`Dispatcher`](networker::dispatch), which [scans](protocol::scan) it once: is it JSON, and
-//!    where are `s`, `t` and `n`? The [`Envelope`](protocol::envelope) borrows them.
+//!    where are `s`, `t` and `n`? The [`Envelope`](protocol::envelope) borrows them. Where it begins as
+//!    the message before did, that is a known [`Head`](protocol::scan::Head).
 //! 3. The target, `backend`, is looked up in [`Routes`](routes), through a small cache. What comes
 //!    back is a [`Route`](state::route): the mailbox's [gauge](state::gauge) and the way in.
 //! 4. Room is reserved in the gauge. Without room, this sender [is not read](state::hold) for a

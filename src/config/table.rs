@@ -87,10 +87,8 @@ settings! {
     "trusted_proxies" => trusted_proxies: TrustedProxies = proxies::PROXIES;
 
     /// Threads that serve connections.
-    // Half the cores by default: a message whose sender and receiver have different workers costs a
-    // wake-up, and waits where all cores are busy. On two cores, with 1,000 to 20,000 messages a second,
-    // one worker costs 0.6 to 0.87 of two's CPU for each message, its median delivery takes 0.65 to 0.86
-    // and its 99th percentile 0.05 to 0.75 of theirs. Two bring up to 1.35 times as many messages through.
+    // Half the cores by default: a message whose sender and receiver have different workers costs the wake-up
+    // of a thread, and waits for it where all cores are busy. The README has the figures.
     "workers" => workers: usize = Kind::one_for_two_cores("threads", 1..=1_024);
 
     /// Shard ids to give out: Discord's `shard_count`. `stored` is what `data_dir` has, 1 at first;

@@ -6,7 +6,6 @@
 //! back with the same message.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::protocol::envelope::{Envelope, Proxy, Route as Topic};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{self, GatewayOp, ServiceOp};
-use crate::protocol::scan::{Head, Limits, scan};
+use crate::protocol::scan::{Head, Limits, Malformed, scan};
 use crate::protocol::target::{Target, shard_of_guild};
 use crate::protocol::{GATEWAY_NAME, OPCODE_TOPIC};
 use crate::routes::{Routes, ShardTable};
@@ -71,8 +70,9 @@ struct Line {
     is_permitted: bool,
     entry: Entry,
     open: Option<OpenParcel>,
-    /// Of the first message to it: most others begin alike. Inside, `None`: that one's was no head.
-    head: OnceCell<Option<Head>>,
+    /// How the first message to it began that has a head: most others begin alike. Those that spell the
+    /// target otherwise, as one of many guilds, do not gain from it.
+    head: Option<Head>,
 }
 
 /// Takes a service's messages where they ask to go.
@@ -147,12 +147,8 @@ impl Dispatcher {
 
     /// Takes one message. `room` is how many bytes this burst may still bring.
     pub(crate) fn message(&mut self, text: &str, room: usize, may_hold: bool) -> Outcome {
-        let limits = Limits { max_depth: self.limits.max_depth };
-        if let Some((envelope, proxy)) = self.like_last(text, limits) {
-            return self.proxy(&envelope, &proxy, room, may_hold);
-        }
-        let envelope = match scan(text, limits) {
-            Ok(envelope) => envelope,
+        let (envelope, route) = match self.find(text) {
+            Ok(found) => found,
             Err(malformed) => {
                 return Outcome::Error(op::Error::new(ErrorCode::Malformed, malformed.to_string()));
             }
@@ -163,7 +159,7 @@ impl Dispatcher {
             return Outcome::Error(self.about(&envelope, ErrorCode::SourceMismatch, message));
         }
         let is_too_large = envelope.topic().raw().len() > self.limits.max_topic_bytes;
-        match envelope.route() {
+        match route {
             Topic::Proxy(_) | Topic::Malformed(_) if is_too_large => {
                 self.refuse_topic(&envelope, ErrorCode::TooLarge)
             }
@@ -193,11 +189,15 @@ impl Dispatcher {
         }
     }
 
-    /// A message that begins as those to the last target do.
-    fn like_last<'a>(&self, text: &'a str, limits: Limits) -> Option<(Envelope<'a>, Proxy<'a>)> {
-        let head = self.lines.get(self.last)?.head.get()?.as_ref()?;
-        let has_room = |envelope: &Envelope<'_>| envelope.topic().raw().len() <= self.limits.max_topic_bytes;
-        head.scan(text, limits).filter(|(envelope, _)| has_room(envelope))
+    /// What is in a message, and where it asks to go.
+    fn find<'a>(&self, text: &'a str) -> Result<(Envelope<'a>, Topic<'a>), Malformed> {
+        let limits = Limits { max_depth: self.limits.max_depth };
+        let head = self.lines.get(self.last).and_then(|line| line.head.as_ref());
+        if let Some(found) = head.and_then(|head| head.scan(text, limits)) {
+            return found.map(|(envelope, proxy)| (envelope, Topic::Proxy(proxy)));
+        }
+        let envelope = scan(text, limits)?;
+        Ok((envelope, envelope.route()))
     }
 
     fn topic_bound(&self) -> String {
@@ -227,7 +227,10 @@ impl Dispatcher {
         let parts = [&text[..proxy.cut.start], &text[proxy.cut.end..]];
         match self.push(line, parts, envelope.nonce(), room) {
             Ok(()) => {
-                self.lines[line].head.get_or_init(|| Head::of(envelope, proxy));
+                let head = &mut self.lines[line].head;
+                if head.is_none() {
+                    *head = Head::of(envelope, proxy);
+                }
                 self.accepted(line, spelling);
                 Outcome::Done
             }
@@ -292,7 +295,7 @@ impl Dispatcher {
         let entry = self.own.entry(Some(route.name()));
         self.by_name.insert(route.name().clone(), self.lines.len());
         let is_permitted = self.grant.may_send_to(name);
-        self.lines.push(Line { route, is_permitted, entry, open: None, head: OnceCell::new() });
+        self.lines.push(Line { route, is_permitted, entry, open: None, head: None });
         Some(self.lines.len() - 1)
     }
 

@@ -8,12 +8,12 @@
 //! | [`tokens`], [`strings`] | token by token, on any machine: the reference, and what says how a message is malformed |
 //! | [`blocks`] | 64 bytes at once, by bit masks; says only that an object or array is well formed, and where it ends |
 //! | [`avx2`] | the masks of 64 bytes, by AVX2, BMI and PCLMULQDQ: the one place with `unsafe` |
-//! | [`head`] | what messages begin with whose `s` and target were found before: one comparison |
+//! | [`head`] | a message that begins, up to its target, as an earlier one did: that is one comparison |
 //! | [`fields`], [`malformed`] | what the keys are held against, and what is said of a bad message |
 //!
 //! The message's own object goes by tokens, and an object or array in it by blocks, where the machine
 //! can do that; what does not pass there is looked at by tokens. Nothing is decoded, copied or
-//! allocated (but for one bit a level beyond 64 levels of nesting). The text must be UTF-8 already, and
+//! allocated (but for a head, once for each target, and one bit a level beyond 64 levels of nesting). The text must be UTF-8 already, and
 //! its size is bounded elsewhere.
 
 #[cfg(target_arch = "x86_64")]
@@ -44,7 +44,7 @@ pub fn scan(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
     scan_behind(None, text, limits)
 }
 
-/// The same; a message that begins with that head from there on.
+/// The same. If `head` is given, the message must begin with it, and is checked from its end on.
 #[inline]
 fn scan_behind<'a>(head: Option<&Head>, text: &'a str, limits: Limits) -> Result<Envelope<'a>, Malformed> {
     #[cfg(target_arch = "x86_64")]

@@ -206,3 +206,29 @@ fn messages_like_the_last_keep_the_same_rules_as_others() {
     assert!(codes[0].starts_with("malformed") && codes[1].starts_with("too_large"), "{notices:?}");
     assert_eq!(notices.len(), 3);
 }
+
+#[test]
+fn a_message_that_begins_as_an_earlier_one_goes_where_its_target_is_now() {
+    let mut world = World::new();
+    let to_heir = world.add("heir");
+    let held_by = |name: &str| ShardTable::of(vec![Some(Name::new(name).unwrap())]);
+    world.routes.set_shards(held_by("target"));
+    world.dispatcher.begin();
+    world.send("shard/0", "1");
+    let line = &world.dispatcher.lines[world.dispatcher.last];
+    assert!(line.head.is_some(), "the next one needs no search for its parts");
+    world.send("shard/0", "2");
+    world.routes.set_shards(held_by("heir"));
+    world.dispatcher.begin();
+    world.send("shard/0", "3");
+    world.send("heir", "4");
+    world.send("shard/0", "5");
+    world.dispatcher.flush();
+    assert_eq!(world.to_target.take(), [["1", "2"]]);
+    assert_eq!(to_heir.take(), [["3", "4", "5"]]);
+    world.routes.drain();
+    world.send("shard/0", "6");
+    world.dispatcher.flush();
+    assert!(world.to_source.take().concat()[0].contains("draining"));
+    assert!(to_heir.take().is_empty());
+}

@@ -2,16 +2,21 @@
 //!
 //! A service sends most of its messages to a target that it sent to before, and writes them all alike. What
 //! was found in such a beginning need not be looked for again where the same bytes stand: one comparison,
-//! and the scan goes on amid the topic.
+//! and the scan goes on amid the topic. All behind that is checked as in any message, and what is wrong there
+//! is told in the same words.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::Limits;
 use super::fields::Value;
+use super::{Limits, Malformed};
 use crate::protocol::envelope::{Envelope, Proxy};
 
-/// Such a beginning.
+/// The most bytes of a head: a name and a target have at most 64 each. It is kept as long as its target is
+/// remembered.
+const MAX_HEAD_BYTES: usize = 256;
+
+/// Such a beginning. Its ranges are places in `text`, between quotes or colons.
 #[derive(Debug, Clone)]
 pub struct Head {
     text: Box<str>,
@@ -21,34 +26,37 @@ pub struct Head {
 }
 
 impl Head {
-    /// The head of a message that is to be forwarded. `None`: other keys than `s` and `t` stand there, or
-    /// escapes.
+    /// The head of a message that is to be forwarded; `proxy` is its [`route`](Envelope::route). `None`: other
+    /// keys than `s` and `t` stand there, or escapes, or too much white space.
     pub fn of(envelope: &Envelope<'_>, proxy: &Proxy<'_>) -> Option<Self> {
         let Envelope { text, source_at, topic_at, .. } = *envelope;
-        let text = &text[..proxy.cut.end];
+        let text = text.get(..proxy.cut.end).filter(|text| text.len() <= MAX_HEAD_BYTES)?;
         let source = source_at..source_at + envelope.source.raw().len();
         let target = text.len() - 1 - proxy.target.len()..text.len() - 1;
-        let before = without_white_space(text.get(..source.start)?);
-        let between = without_white_space(text.get(source.end..topic_at)?);
-        let is_plain = before == r#"{"s":""# && between == r#"","t":""# && !text.contains('\\');
+        let is_plain = is_json(text.get(..source.start)?, br#"{"s":""#)
+            && is_json(text.get(source.end..topic_at)?, br#"","t":""#)
+            && !text.contains('\\');
         is_plain.then(|| Self { text: text.into(), source, topic_at, target })
     }
 
-    /// What [`scan`](super::scan) finds in a message with this head, and [`Envelope::route`] in that.
-    /// `None`: it begins otherwise, or something is wrong with it.
-    pub fn scan<'a>(&self, text: &'a str, limits: Limits) -> Option<(Envelope<'a>, Proxy<'a>)> {
+    /// What [`scan`](super::scan) finds in a message with this head, and [`Envelope::route`] in that. `None`:
+    /// it begins otherwise, or its topic ends here.
+    pub fn scan<'a>(
+        &self,
+        text: &'a str,
+        limits: Limits,
+    ) -> Option<Result<(Envelope<'a>, Proxy<'a>), Malformed>> {
         let rest = text.strip_prefix(&*self.text)?;
         if rest.starts_with('"') {
             return None;
         }
-        let envelope = super::scan_behind(Some(self), text, limits).ok()?;
         let target = Cow::Borrowed(&text[self.target.clone()]);
-        Some((envelope, Proxy { target, cut: self.topic_at..self.text.len() }))
+        let proxy = Proxy { target, cut: self.topic_at..self.text.len() };
+        Some(super::scan_behind(Some(self), text, limits).map(|envelope| (envelope, proxy)))
     }
 
-    /// How many bytes it has.
-    pub(super) fn len(&self) -> usize {
-        self.text.len()
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Where the topic's value begins, with its quote.
@@ -63,32 +71,38 @@ impl Head {
     }
 }
 
-fn without_white_space(json: &str) -> String {
-    json.replace([' ', '\t', '\n', '\r'], "")
+/// Whether that is all that stands there beside white space.
+fn is_json(text: &str, tokens: &[u8]) -> bool {
+    text.bytes().filter(|byte| !b" \t\n\r".contains(byte)).eq(tokens.iter().copied())
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::random::{Choices, config};
-    use super::super::tests::{message, mutate};
+    use super::super::random::{Choices, config, json};
+    use super::super::tests::mutate;
     use super::super::{scan, scan_by_tokens};
     use super::*;
     use crate::protocol::envelope::Route;
 
     const LIMITS: Limits = Limits { max_depth: 8 };
 
-    fn routed(text: &str) -> Option<(Envelope<'_>, Proxy<'_>)> {
-        let envelope = scan(text, LIMITS).ok()?;
-        match envelope.route() {
-            Route::Proxy(proxy) => Some((envelope, proxy)),
-            _ => None,
+    type Found<'a> = Result<(Envelope<'a>, Proxy<'a>), Malformed>;
+
+    /// What the scan of the whole message finds. `None`: it is not to be forwarded.
+    fn routed(text: &str) -> Option<Found<'_>> {
+        match scan(text, LIMITS) {
+            Ok(envelope) => match envelope.route() {
+                Route::Proxy(proxy) => Some(Ok((envelope, proxy))),
+                _ => None,
+            },
+            Err(malformed) => Some(Err(malformed)),
         }
     }
 
     fn head(text: &str) -> Option<Head> {
-        let (envelope, proxy) = routed(text).expect(text);
+        let (envelope, proxy) = routed(text).expect(text).expect(text);
         Head::of(&envelope, &proxy)
     }
 
@@ -109,15 +123,14 @@ mod tests {
         ] {
             let expected = routed(text).filter(|_| is_its);
             assert_eq!(head.scan(text, LIMITS), expected, "{text}");
-            assert_eq!(expected.is_some(), is_its, "{text}");
+            assert_eq!(matches!(expected, Some(Ok(_))), is_its, "{text}");
         }
     }
 
     #[test]
-    fn what_is_wrong_behind_a_head_is_left_to_the_scan() {
+    fn what_is_wrong_behind_a_head_is_told_as_by_the_scan() {
         let head = head(r#"{"s":"a","t":"gateway-proxy:b:c","d":1}"#).unwrap();
         for rest in [
-            r#"","d":1}"#,
             r#"c","s":"x"}"#,
             r#"c","s":"a"}"#,
             r#"c","t":"gateway-proxy:b:c"}"#,
@@ -136,9 +149,24 @@ mod tests {
             r#"c","d":[[[[[[[[1]]]]]]]]}"#,
         ] {
             let text = format!(r#"{{"s":"a","t":"gateway-proxy:b:{rest}"#);
-            assert_eq!(head.scan(&text, LIMITS), None, "{text}");
-            assert_eq!(routed(&text), None, "{text}");
+            let found = head.scan(&text, LIMITS);
+            assert!(matches!(found, Some(Err(_))), "{text}: {found:?}");
+            assert_eq!(found, routed(&text), "{text}");
         }
+    }
+
+    #[test]
+    fn a_head_is_not_for_a_topic_that_ends_with_it() {
+        let head = head(r#"{"s":"a","t":"gateway-proxy:b:c","d":1}"#).unwrap();
+        assert_eq!(head.scan(r#"{"s":"a","t":"gateway-proxy:b:","d":1}"#, LIMITS), None);
+    }
+
+    #[test]
+    fn a_head_has_a_bound() {
+        let text = |spaces: usize| format!(r#"{{{}"s":"a","t":"gateway-proxy:b:c"}}"#, " ".repeat(spaces));
+        let spaces = MAX_HEAD_BYTES - r#"{"s":"a","t":"gateway-proxy:b:"#.len();
+        assert!(head(&text(spaces)).is_some());
+        assert!(head(&text(spaces + 1)).is_none());
     }
 
     #[test]
@@ -171,21 +199,25 @@ mod tests {
         #![proptest_config(config(20_000))]
 
         #[test]
-        fn a_head_finds_what_the_scan_finds(
+        fn behind_a_head_all_is_found_as_by_the_scan(
             choices in prop::collection::vec(any::<u8>(), 0..200),
             mutations in prop::collection::vec(any::<(u16, u8, u8)>(), 0..3),
         ) {
-            let head_text = r#"{"s":"a","t":"gateway-proxy:b:"#;
-            let head = head(&format!(r#"{head_text}c"}}"#)).expect("it is plain");
-            let (rest, _) = message(&mut Choices(&choices));
-            // As the rest of the topic, and behind it.
-            for start in [r#"x","#, "x"] {
-                let text = format!("{head_text}{start}{}", mutate(rest.trim_start_matches(['{', ' ']), &mutations));
-                let found = head.scan(&text, LIMITS);
-                prop_assert_eq!(&found, &routed(&text), "{:?}", text);
-                let by_tokens = scan_by_tokens(&text, LIMITS).ok();
-                prop_assert_eq!(found.map(|(envelope, _)| envelope), by_tokens, "{:?}", text);
-            }
+            let begun = r#"{"s":"a","t":"gateway-proxy:b:"#;
+            let head = head(&format!(r#"{begun}c"}}"#)).expect("it is plain");
+            let choices = &mut Choices(&choices);
+            let topic = ["c", r"\u0063:", "discord:message_create:é"][choices.below(3)];
+            let nonce = ["", r#","n":7"#, r#","n":"\\" "#][choices.below(3)];
+            let mut data = String::new();
+            json(choices, 6, &mut data);
+            let rest = mutate(&format!(r#"{topic}","d":{data}{nonce}}}"#), &mutations);
+            let whole = format!("{begun}{rest}");
+            let found = head.scan(&whole, LIMITS);
+            prop_assert!(!mutations.is_empty() || matches!(found, Some(Ok(_))), "{:?}", whole);
+            prop_assert_eq!(&found, &routed(&whole).filter(|_| !rest.starts_with('"')), "{:?}", whole);
+            let by_tokens = scan_by_tokens(&whole, LIMITS);
+            let envelope = found.map(|found| found.map(|(envelope, _)| envelope));
+            prop_assert!(envelope.is_none_or(|envelope| envelope == by_tokens), "{:?}", whole);
         }
     }
 }

@@ -40,7 +40,8 @@ impl Shortcuts for NoShortcuts {
     }
 }
 
-/// Checks a message and finds its parts; one that begins with that head from there on.
+/// Checks a message and finds its parts. If `head` is given, the message must begin with it, and is checked
+/// from its end on.
 #[allow(clippy::inline_always, reason = "to be compiled with the caller's instructions")]
 #[inline(always)]
 pub(super) fn scan<'a, S: Shortcuts>(
@@ -84,12 +85,18 @@ impl<'a, S: Shortcuts> Scanner<'a, '_, S> {
     #[inline(always)]
     fn message(mut self, head: Option<&Head>) -> Result<Envelope<'a>, Malformed> {
         let mut fields = Fields::default();
-        match head {
-            Some(head) => self.head(head, &mut fields)?,
-            None => self.first_field(&mut fields)?,
+        let mut is_first = head.is_none();
+        if let Some(head) = head {
+            self.head(head, &mut fields)?;
+        } else {
+            self.expect(b'{', "an object")?;
+            self.nesting.push(OBJECT, 0)?;
         }
         while !self.take(b'}') {
-            self.expect(b',', "`,` or `}`")?;
+            if !is_first {
+                self.expect(b',', "`,` or `}`")?;
+            }
+            is_first = false;
             self.field(&mut fields)?;
         }
         self.token();
@@ -99,20 +106,13 @@ impl<'a, S: Shortcuts> Scanner<'a, '_, S> {
         fields.envelope(self.text)
     }
 
-    /// The message's opening brace, and its first key and value, if it has any.
-    #[inline(always)]
-    fn first_field(&mut self, fields: &mut Fields<'a>) -> Result<(), Malformed> {
-        self.expect(b'{', "an object")?;
-        self.nesting.push(OBJECT, 0)?;
-        if self.token() == b'}' { Ok(()) } else { self.field(fields) }
-    }
-
     /// The head that the message is known to have, and the rest of the topic, amid which it ends.
     #[inline(always)]
     fn head(&mut self, head: &Head, fields: &mut Fields<'a>) -> Result<(), Malformed> {
+        debug_assert!(self.text.starts_with(head.text()), "{head:?}");
         self.nesting.push(OBJECT, 0)?;
         fields.add("s", head.source(self.text))?;
-        self.at = head.len();
+        self.at = head.text().len();
         let escaped = self.string()?;
         let at = head.topic_value_at();
         fields.add("t", Value { raw: &self.text[at..self.at], escaped, at })

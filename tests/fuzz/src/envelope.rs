@@ -8,7 +8,7 @@ use gateway::protocol::envelope::{Envelope, Proxy, Route};
 use gateway::protocol::error::ErrorCode;
 use gateway::protocol::name::{Name, ShardId};
 use gateway::protocol::op::{Hidden, OpError, ServiceOp};
-use gateway::protocol::scan::{Head, Limits, scan, scan_by_tokens};
+use gateway::protocol::scan::{Head, Limits, Malformed, scan, scan_by_tokens};
 use gateway::protocol::target::Target;
 use serde_json::Value;
 
@@ -39,19 +39,24 @@ pub fn run(input: &[u8]) {
 fn check_behind_head(text: &str, limits: Limits) {
     let (begun, any) = (r#"{"s":"a","t":"gateway-proxy:b:"#, Limits { max_depth: 1 });
     let first = format!(r#"{begun}c"}}"#);
-    let (envelope, proxy) = routed(&first, any).expect("it is well formed");
+    let (envelope, proxy) = routed(&first, any).and_then(Result::ok).expect("it is well formed");
     let head = Head::of(&envelope, &proxy).expect("it is plain");
-    for rest in [text, &format!(r#"x"{text}"#)] {
+    // As the rest of the topic with all behind it, and as its data.
+    for rest in [text, &format!(r#"c","d":{text}}}"#)] {
         let whole = format!("{begun}{rest}");
-        assert_eq!(head.scan(&whole, limits), routed(&whole, limits), "in {whole:?}");
+        let expected = routed(&whole, limits).filter(|_| !rest.starts_with('"'));
+        assert_eq!(head.scan(&whole, limits), expected, "in {whole:?}");
     }
 }
 
-fn routed(text: &str, limits: Limits) -> Option<(Envelope<'_>, Proxy<'_>)> {
-    let envelope = scan(text, limits).ok()?;
-    match envelope.route() {
-        Route::Proxy(proxy) => Some((envelope, proxy)),
-        _ => None,
+/// `None`: it is not to be forwarded.
+fn routed(text: &str, limits: Limits) -> Option<Result<(Envelope<'_>, Proxy<'_>), Malformed>> {
+    match scan(text, limits) {
+        Ok(envelope) => match envelope.route() {
+            Route::Proxy(proxy) => Some(Ok((envelope, proxy))),
+            _ => None,
+        },
+        Err(malformed) => Some(Err(malformed)),
     }
 }
 
@@ -85,7 +90,7 @@ fn check_route(envelope: &Envelope<'_>, expected: &Message<'_>, topic: &str) {
                 assert_eq!(proxy.target, target);
                 if let Some(head) = Head::of(envelope, &proxy) {
                     let again = head.scan(envelope.text(), Limits { max_depth: u32::MAX });
-                    assert_eq!(again, Some((*envelope, proxy.clone())));
+                    assert_eq!(again, Some(Ok((*envelope, proxy.clone()))));
                 }
                 check_target(target);
                 let text = envelope.text();

@@ -138,6 +138,7 @@ fn tokens_are_seen_over_the_edge_of_a_block() {
     let (ones, zeros) = ("1".repeat(200), "0".repeat(150));
     let good = [
         r#"{"a":[1,"b",true,{}],"c":-1.5e3}"#,
+        "[null,false,true]",
         r#""\\\"\u00e9\\""#,
         "[[],[ ],{ }]",
         "-0.0",
