@@ -113,9 +113,19 @@ pub fn unmask_into(out: &mut Vec<u8>, masked: &[u8], mask: [u8; 4], offset: usiz
     for block in blocks {
         out.extend_from_slice(&unmasked(block, wide));
     }
-    let mut last = [0; 64];
-    last[..rest.len()].copy_from_slice(rest);
-    out.extend_from_slice(&unmasked(&last, wide)[..rest.len()]);
+    if rest.is_empty() {
+        return;
+    }
+    if let Some(last) = masked.last_chunk::<64>() {
+        // The last 64 bytes, again where blocks had them: copies of other sizes are calls.
+        out.truncate(out.len() - (64 - rest.len()));
+        let turned = wide.rotate_right(8 * u32::try_from((masked.len() - 64) % 4).expect("below 4"));
+        out.extend_from_slice(&unmasked(last, turned));
+    } else {
+        let mut last = [0; 64];
+        last[..rest.len()].copy_from_slice(rest);
+        out.extend_from_slice(&unmasked(&last, wide)[..rest.len()]);
+    }
 }
 
 #[inline]
@@ -258,7 +268,7 @@ mod tests {
 
     #[test]
     fn unmasking_in_pieces_is_unmasking_at_once() {
-        let plain: Vec<u8> = (0..100).collect();
+        let plain: Vec<u8> = (0..=u8::MAX).collect();
         let mask = [7, 99, 200, 31];
         let masked: Vec<u8> = plain.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect();
         for cut in 0..plain.len() {
