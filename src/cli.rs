@@ -298,7 +298,7 @@ mod tests {
         let help = help(&["--help"]);
         assert!(help.contains("--heartbeat-ms <MILLISECONDS>"), "{help}");
         assert!(help.contains("[100 to 3600000 milliseconds; default: 5000]"), "{help}");
-        assert!(help.contains("[1 to 1024 threads; default: half the cores]"), "{help}");
+        assert!(help.contains("[1 to 1024 threads; default: number of cores]"), "{help}");
         assert!(help.contains("[default: 127.0.0.1:7117]"), "{help}");
         assert!(help.contains("--config <PATH>"), "{help}");
     }

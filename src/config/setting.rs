@@ -138,15 +138,14 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Amount {
     Fixed(u64),
-    /// At least one.
-    HalfTheCores,
+    Cores,
 }
 
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fixed(n) => write!(f, "{n}"),
-            Self::HalfTheCores => f.write_str("half the cores"),
+            Self::Cores => f.write_str("number of cores"),
         }
     }
 }
@@ -156,8 +155,8 @@ impl Kind {
         Self::Number { unit, range, default: Amount::Fixed(default) }
     }
 
-    pub(super) const fn one_for_two_cores(unit: &'static str, range: RangeInclusive<u64>) -> Self {
-        Self::Number { unit, range, default: Amount::HalfTheCores }
+    pub(super) const fn one_per_core(unit: &'static str, range: RangeInclusive<u64>) -> Self {
+        Self::Number { unit, range, default: Amount::Cores }
     }
 
     pub(super) fn default_value(&self) -> Value {
@@ -166,9 +165,9 @@ impl Kind {
                 Value::Address(parse_address(default).expect("the table's addresses are well formed"))
             }
             Self::Number { default: Amount::Fixed(n), .. } => Value::Number(*n),
-            Self::Number { range, default: Amount::HalfTheCores, .. } => {
+            Self::Number { range, default: Amount::Cores, .. } => {
                 let cores = thread::available_parallelism().map_or(1, |n| n.get() as u64);
-                Value::Number((cores / 2).clamp(*range.start(), *range.end()))
+                Value::Number(cores.clamp(*range.start(), *range.end()))
             }
             Self::Switch => Value::Switch(false),
             Self::Count { .. } => Value::Text(STORED.to_owned()),

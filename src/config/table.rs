@@ -87,9 +87,7 @@ settings! {
     "trusted_proxies" => trusted_proxies: TrustedProxies = proxies::PROXIES;
 
     /// Threads that serve connections.
-    // Half the cores by default: a message whose sender and receiver have different workers costs the wake-up
-    // of a thread, and waits for it where all cores are busy. The README has the figures.
-    "workers" => workers: usize = Kind::one_for_two_cores("threads", 1..=1_024);
+    "workers" => workers: usize = Kind::one_per_core("threads", 1..=1_024);
 
     /// Shard ids to give out: Discord's `shard_count`. `stored` is what `data_dir` has, 1 at first;
     /// `auto` likewise, but at first the number that Discord recommends, for which it needs a bot's

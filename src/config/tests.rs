@@ -81,7 +81,7 @@ fn the_defaults_are_the_protocols() {
         allowed_origins: AllowedOrigins::from_value(Value::List(vec!["same-host".to_owned()])),
         allowed_hosts: AllowedHosts::from_value(Value::List(vec!["auto".to_owned()])),
         trusted_proxies: TrustedProxies::from_value(Value::List(Vec::new())),
-        workers: (std::thread::available_parallelism().unwrap().get() / 2).max(1),
+        workers: std::thread::available_parallelism().unwrap().get(),
         shards: ShardCount::Stored,
         max_connections: 10_000,
         max_sessions: 20_000,

@@ -13,8 +13,8 @@
 //!
 //! The message's own object goes by tokens, and an object or array in it by blocks, where the machine
 //! can do that; what does not pass there is looked at by tokens. Nothing is decoded, copied or
-//! allocated (but for a head, once for each target, and one bit a level beyond 64 levels of nesting). The text must be UTF-8 already, and
-//! its size is bounded elsewhere.
+//! allocated, but for a head, once for each target, and one bit a level beyond 64 levels of nesting. The
+//! text must be UTF-8 already, and its size is bounded elsewhere.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -20,6 +20,3 @@ mod slow;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the broker's tests, which use all of it")]
 mod support;
-
-/// As many as users have.
-const WORKERS: &[&str] = &[];

@@ -32,6 +32,3 @@ mod support;
 mod tls;
 mod unix;
 mod wire;
-
-/// Whatever the machine has: what can go wrong between two threads is to show.
-const WORKERS: &[&str] = &["--workers=2"];

@@ -41,12 +41,11 @@ impl Gateway {
 
     /// As [`start_on`](Self::start_on), by a command that runs the gateway with the flags it is given.
     pub(crate) fn start_as(command: &mut Command, listen: &str, flags: &[&str]) -> Self {
-        let is_told = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
-        let defaults = ["--identify-interval-ms=0"].iter().chain(crate::WORKERS);
-        let untold = defaults.filter(|flag| !is_told(flag.split('=').next().unwrap_or_default()));
+        let is_paced = flags.iter().any(|flag| flag.starts_with("--identify-interval-ms"));
+        let unpaced = ["--identify-interval-ms=0"];
         let mut child = command
             .args(["--listen", listen])
-            .args(untold)
+            .args(if is_paced { &[] } else { &unpaced[..] })
             .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
