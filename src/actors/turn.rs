@@ -11,8 +11,8 @@ use tokio::task::yield_now;
 
 /// How long an actor may keep the thread from others, in one message or in many.
 ///
-/// As short as the write of one full piece to a socket, which others wait for too: a shorter one would not
-/// let them in sooner. What a burst brings for one target stays together, so a forwarded message costs the same CPU
+/// About as short as one full write to a socket, which others wait for too: a shorter one would hardly let
+/// them in sooner. What a burst brings for one target stays together, so a forwarded message costs the same CPU
 /// with turns of 25, 50 and 100 µs, within what the measurements waver by; and up to 8 pairs as much as without
 /// any, at 64 pairs a tenth more.
 const TURN: Duration = Duration::from_micros(50);

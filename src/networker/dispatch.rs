@@ -26,8 +26,8 @@ use crate::state::grant::Grant;
 use crate::state::parcel::OpenParcel;
 use crate::state::route::{Identity, Route};
 
-/// A parcel is sent before the end of its burst when it is this large.
-const PARCEL_BYTES: usize = 64 * 1024;
+/// A parcel is sent before the end of its burst when it is this large: one full write to a socket.
+const PARCEL_BYTES: usize = 128 * 1024;
 
 /// So many parcels may stay open while others have their turn: each holds memory, and room that others
 /// could want.
