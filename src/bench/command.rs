@@ -14,6 +14,7 @@ use super::scaling::scaling;
 use super::traffic::{Wish, traffic};
 use super::{BenchError, SoakOptions, SoakReport, Subject, soak, wrong_option};
 use crate::cli::{Bench, BenchSoak, Target};
+use crate::client::Secret;
 
 /// The longest soak, in minutes: a year.
 const MAX_MINUTES: f64 = 525_600.0;
@@ -100,12 +101,14 @@ fn failed(error: &dyn Display) -> ExitCode {
 }
 
 fn soak_options(typed: BenchSoak) -> Result<SoakOptions, BenchError> {
-    let BenchSoak { url, pid, spawn: _, services, minutes, interval, rate, seed, json: _ } = typed;
+    let BenchSoak { url, pid, spawn: _, workers, token, services, minutes, interval, rate, seed, json: _ } =
+        typed;
     if !(0.0..=MAX_MINUTES).contains(&minutes) {
         return Err(wrong_option("minutes", format!("from 0 to {MAX_MINUTES}"), minutes));
     }
     Ok(SoakOptions {
-        gateway: pid.map_or(Subject::Spawned, |pid| Subject::Running { url, pid }),
+        gateway: pid.map_or(Subject::Spawned { workers }, |pid| Subject::Running { url, pid }),
+        token: token.map(Secret),
         services,
         duration: Duration::from_secs_f64(minutes * 60.0),
         interval: Duration::from_secs(interval),

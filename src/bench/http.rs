@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::http::Uri;
 
 use super::BenchError;
+use crate::client::Secret;
 
 /// The longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +22,8 @@ pub(super) struct Http {
     authority: String,
     /// Where the WebSocket is, with a query where there is one.
     path: String,
+    /// What it is asked with.
+    token: Option<Secret>,
 }
 
 impl Http {
@@ -36,7 +39,12 @@ impl Http {
         let authority = authority.ok_or_else(wrong)?;
         let port = authority.port_u16().unwrap_or(80);
         let path = uri.as_ref().and_then(Uri::path_and_query).map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { authority: format!("{}:{port}", authority.host()), path })
+        Ok(Self { authority: format!("{}:{port}", authority.host()), path, token: None })
+    }
+
+    /// The same, asked with that token.
+    pub(super) fn with_token(self, token: Option<Secret>) -> Self {
+        Self { token, ..self }
     }
 
     pub(super) fn authority(&self) -> &str {
@@ -67,7 +75,12 @@ impl Http {
 
     async fn exchange(&self, path: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(&self.authority).await?;
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.authority);
+        let token = self.token.as_ref().map(|Secret(token)| format!("Authorization: Bearer {token}\r\n"));
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{}\r\n",
+            self.authority,
+            token.unwrap_or_default()
+        );
         stream.write_all(head.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;

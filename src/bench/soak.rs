@@ -85,8 +85,10 @@ pub async fn soak(options: SoakOptions, tell: impl Fn(&str)) -> Result<SoakRepor
     options.check()?;
     let (spawned, url, pid) = match &options.gateway {
         Subject::Running { url, pid } => (None, url.clone(), *pid),
-        Subject::Spawned => {
-            let spawned = Spawned::start(&SPAWN_FLAGS).await?;
+        Subject::Spawned { workers } => {
+            let workers = workers.map(|workers| format!("--workers={workers}"));
+            let flags: Vec<&str> = SPAWN_FLAGS.into_iter().chain(workers.as_deref()).collect();
+            let spawned = Spawned::start(&flags).await?;
             let (url, pid) = (spawned.url(), spawned.pid());
             (Some(spawned), url, pid)
         }
@@ -118,12 +120,11 @@ struct Soak {
 
 impl Soak {
     async fn start(options: SoakOptions, url: String, pid: u32) -> Result<Self, BenchError> {
-        let http = Http::beside(&url)?;
+        let http = Http::beside(&url)?.with_token(options.token.clone());
         let before = at_rest(&http, pid).await?;
         let (stage, stages) = watch::channel(Stage::Gathering);
         let cast = Cast::new(options.services as usize, options.seed);
-        let world =
-            Arc::new(World::new(url, cast, options.rate / f64::from(options.services), options.seed, stages));
+        let world = Arc::new(World::new(url, cast, &options, stages));
         let mut tasks = JoinSet::new();
         let services = options.services as usize;
         for index in 0..services {

@@ -51,7 +51,7 @@ pub struct Target {
     #[arg(long)]
     pub spawn: bool,
     /// How many workers that gateway has.
-    #[arg(long, requires = "spawn", value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(long, requires = "spawn", conflicts_with = "pid", value_parser = value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
     /// What the services identify with, where the gateway wants credentials; it must let them be
     /// `bench-*`.
@@ -252,6 +252,13 @@ pub struct BenchSoak {
     /// settings can be given by variables.
     #[arg(long, conflicts_with = "pid")]
     pub spawn: bool,
+    /// How many workers that gateway has.
+    #[arg(long, requires = "spawn", conflicts_with = "pid", value_parser = value_parser!(u32).range(1..=1024))]
+    pub workers: Option<u32>,
+    /// What the services identify with, and what the API is read with, where the gateway wants credentials;
+    /// it must let them be `soak-*`, send to all, hold shards and watch each other.
+    #[arg(long)]
+    pub token: Option<String>,
     /// How many services.
     #[arg(long, default_value_t = 200)]
     pub services: u32,
@@ -324,6 +331,7 @@ mod tests {
             assert!(refused(&format!("bench idle --spawn {other}")).contains("cannot be used with"));
         }
         assert!(refused("bench idle --workers 2").contains("--spawn"));
+        assert!(refused("bench idle --pid 1 --workers 2").contains("cannot be used with"));
     }
 
     #[test]
@@ -353,5 +361,6 @@ mod tests {
         assert!(refused("bench soak").contains("--pid <PID>"));
         assert!(refused("bench soak --spawn --pid 1").contains("cannot be used with"));
         assert!(refused("bench soak --spawn --url ws://x/").contains("cannot be used with"));
+        assert!(refused("bench soak --pid 1 --workers 2").contains("cannot be used with"));
     }
 }

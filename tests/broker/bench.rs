@@ -274,6 +274,21 @@ fn a_soak_is_told_as_one_object_too() {
 }
 
 #[test]
+fn a_soak_identifies_and_reads_the_api_with_a_token_where_one_is_wanted() {
+    let rights = "names = [\"soak-*\"]\nsend = [\"*\"]\nops = [\"shards\", \"watch\"]\napi = \"read\"";
+    let flags = ["--shards=8", "--resume-window-ms=500", "--identify-timeout-ms=1000"];
+    let guarded = Guarded::start(&entry("soak", "the-soak-token", rights), &flags);
+    let address = guarded.gateway.address();
+    let line = "soak --services 20 --minutes 0.05 --interval 1 --rate 200 --seed 1";
+    let (code, stdout, stderr) =
+        run_beside(&guarded.gateway, address, &format!("{line} --token the-soak-token"));
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let (code, stdout, stderr) = run_beside(&guarded.gateway, address, line);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stderr.contains("401"), "{stderr}");
+}
+
+#[test]
 fn scaling_is_measured_in_every_case_and_drawn() {
     let directory = tempfile::tempdir().unwrap();
     let (json, svg) = (directory.path().join("scaling.json"), directory.path().join("scaling.svg"));
@@ -300,9 +315,15 @@ fn scaling_is_measured_in_every_case_and_drawn() {
     let circles =
         document.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/2000/svg", "circle")));
     assert_eq!(circles.count(), 8, "{svg}");
-    std::fs::write(&json, "{}").unwrap();
-    let (code, _, stderr) =
-        run(&format!("plot {} -o {}", json.display(), directory.path().join("x").display()));
-    assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("expected the JSON of `gateway bench scaling`"), "{stderr}");
+    let mut failed = report;
+    failed["passed"] = false.into();
+    let not_drawn = directory.path().join("x");
+    for (wrong, told) in [
+        ("{}".to_owned(), "expected the JSON of `gateway bench scaling`"),
+        (failed.to_string(), "did not pass its checks"),
+    ] {
+        std::fs::write(&json, wrong).unwrap();
+        let (code, _, stderr) = run(&format!("plot {} -o {}", json.display(), not_drawn.display()));
+        assert!(code == Some(1) && stderr.contains(told) && !not_drawn.exists(), "{stderr}");
+    }
 }

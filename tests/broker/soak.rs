@@ -1,14 +1,15 @@
 //! `gateway bench soak`, for seconds: it passes with a gateway that does its duty, and tells what is
 //! wrong with one that does not.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::{Gateway, eventually};
 
@@ -72,6 +73,19 @@ fn a_soak_of_a_few_seconds_passes_and_tells_what_it_saw() {
     assert_eq!(after.split(' ').next(), Some(before), "{said}");
     assert!(line(&said, "account").starts_with("balanced for every target"), "{said}");
     assert_eq!((line(&said, "faults"), line(&said, "verdict")), ("none", "ok"), "{said}");
+}
+
+#[test]
+fn the_gateway_of_a_soak_has_the_workers_that_were_asked_for() {
+    let mut soak = start(&["--spawn", "--workers", "3", "--minutes", "5"]);
+    let mut said = String::new();
+    BufReader::new(soak.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+    let pid = said.trim().rsplit(' ').next().unwrap();
+    let command =
+        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_else(|_| panic!("{said}"));
+    assert!(command.split('\0').any(|argument| argument == "--workers=3"), "{command:?}");
+    kill(Pid::from_raw(soak.id().cast_signed()), Signal::SIGINT).unwrap();
+    soak.wait().unwrap();
 }
 
 #[test]

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::cast::LEAST_SERVICES;
 use crate::bench::{BenchError, wrong_option};
+use crate::client::Secret;
 
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct SoakOptions {
     pub gateway: Subject,
+    /// What services identify with, and what the API is read with, where the gateway wants credentials.
+    pub token: Option<Secret>,
     pub services: u32,
     pub duration: Duration,
     /// Between two lines.
@@ -25,13 +28,14 @@ pub enum Subject {
     /// One that runs, and has no services beside.
     Running { url: String, pid: u32 },
     /// One that is started for it, and stopped at the end.
-    Spawned,
+    Spawned { workers: Option<u32> },
 }
 
 impl Default for SoakOptions {
     fn default() -> Self {
         Self {
-            gateway: Subject::Spawned,
+            gateway: Subject::Spawned { workers: None },
+            token: None,
             services: 200,
             duration: Duration::from_mins(15),
             interval: Duration::from_secs(10),

@@ -107,6 +107,7 @@ impl Service {
     async fn connect(&mut self, secret: Option<Secret>) -> Option<(Client, Accepted)> {
         let role = self.world.role(self.index);
         let identify = Identify {
+            token: self.world.token.clone(),
             session: secret,
             ack: role.acknowledges(),
             receipts: role.kind == super::cast::Kind::Receipts,

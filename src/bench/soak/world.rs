@@ -12,7 +12,9 @@ use super::cast::{Cast, Kind, Role};
 use super::faults::{Fault, Faults};
 use super::leases::Leases;
 use super::message::Target;
+use super::options::SoakOptions;
 use super::outstanding::Outstanding;
+use crate::client::Secret;
 use crate::protocol::error::ErrorCode;
 
 /// How far the soak is.
@@ -32,6 +34,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct World {
     pub(super) url: String,
+    pub(super) token: Option<Secret>,
     pub(super) seed: u64,
     /// Messages for each second and service.
     pub(super) rate: f64,
@@ -67,12 +70,13 @@ pub(super) struct Counts {
 }
 
 impl World {
-    pub(super) fn new(url: String, cast: Cast, rate: f64, seed: u64, stage: watch::Receiver<Stage>) -> Self {
+    pub(super) fn new(url: String, cast: Cast, options: &SoakOptions, stage: watch::Receiver<Stage>) -> Self {
         let services = cast.roles.len();
         Self {
             url,
-            seed,
-            rate,
+            token: options.token.clone(),
+            seed: options.seed,
+            rate: options.rate / f64::from(options.services),
             stage,
             faults: Faults::default(),
             counts: Counts::default(),
