@@ -3,24 +3,25 @@
 //! A proxied message is scanned once, cut, and copied once: into the parcel for its target, as
 //! the WebSocket frame that the target gets. At the end of the burst each parcel leaves as one
 //! actix message. Nothing here waits: where a mailbox is full, the connection is told, and comes
-//! back with the same message.
+//! back with the same message. What a target means is found in [`lines`], and what its sender is told
+//! of a message is written in [`answers`].
+
+mod answers;
+mod lines;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
+use self::answers::receipt;
+use self::lines::{Line, MAILBOX_FULL, NO_SUCH_SERVICE};
 use super::refusals::Refusals;
 use crate::protocol::envelope::{Envelope, Proxy, Route as Topic};
 use crate::protocol::error::ErrorCode;
-use crate::protocol::name::{ConnectionId, Name, ShardId};
-use crate::protocol::op::{self, GatewayOp, ServiceOp};
+use crate::protocol::name::{ConnectionId, Name};
+use crate::protocol::op::{self, ServiceOp};
 use crate::protocol::scan::{Head, Limits, Malformed, scan};
-use crate::protocol::target::{Target, shard_of_guild};
-use crate::protocol::{GATEWAY_NAME, OPCODE_TOPIC};
 use crate::routes::{Routes, ShardTable};
-use crate::state::account::{Amount, End, Entry};
 use crate::state::gauge::Refused;
 use crate::state::grant::Grant;
 use crate::state::parcel::OpenParcel;
@@ -32,9 +33,6 @@ const PARCEL_BYTES: usize = 128 * 1024;
 /// So many parcels may stay open while others have their turn: each holds memory, and room that others
 /// could want.
 const MAX_KEPT_OPEN: usize = 8;
-
-/// How many targets a connection remembers.
-const MAX_LINES: usize = 4096;
 
 /// What a message asks of the connection.
 #[derive(Debug)]
@@ -61,18 +59,6 @@ pub(crate) struct MessageLimits {
 pub(crate) struct Wishes {
     pub(crate) receipts: bool,
     pub(crate) acks: bool,
-}
-
-/// A target that was found before.
-struct Line {
-    route: Arc<Route>,
-    /// Whether it may be sent to by its name, and not only as the holder of a shard.
-    is_permitted: bool,
-    entry: Entry,
-    open: Option<OpenParcel>,
-    /// How the first message to it began that has a head: most others begin alike. Those that spell the
-    /// target otherwise, as one of many guilds, do not gain from it.
-    head: Option<Head>,
 }
 
 /// Takes a service's messages where they ask to go.
@@ -200,16 +186,6 @@ impl Dispatcher {
         Ok((envelope, envelope.route()))
     }
 
-    fn topic_bound(&self) -> String {
-        format!("`t` has more than max_topic_bytes = {} bytes", self.limits.max_topic_bytes)
-    }
-
-    fn refuse_topic(&mut self, envelope: &Envelope<'_>, code: ErrorCode) -> Outcome {
-        let message = self.topic_bound();
-        self.refuse(envelope, None, None, code, &message);
-        Outcome::Done
-    }
-
     fn proxy(&mut self, envelope: &Envelope<'_>, proxy: &Proxy<'_>, room: usize, may_hold: bool) -> Outcome {
         let spelling = &*proxy.target;
         if self.routes.is_draining() {
@@ -249,54 +225,6 @@ impl Dispatcher {
                 Outcome::Done
             }
         }
-    }
-
-    /// The line of the service that a target means now.
-    fn resolve(&mut self, spelling: &str) -> Result<usize, (ErrorCode, &'static str)> {
-        let is_it = |line: &Line| line.is_permitted && line.route.name().as_str() == spelling;
-        if self.lines.get(self.last).is_some_and(is_it) {
-            return Ok(self.last);
-        }
-        let target = Target::parse(spelling).ok_or(BAD_TARGET)?;
-        if let Some(line) = self.by_name.get(spelling).filter(|line| self.lines[**line].is_permitted) {
-            self.last = *line;
-            return Ok(self.last);
-        }
-        if !self.grant.may_send_to(spelling) {
-            return Err(FORBIDDEN);
-        }
-        let shard = match target {
-            Target::Service(name) => {
-                self.last = self.line(name).ok_or(NO_SUCH_SERVICE)?;
-                return Ok(self.last);
-            }
-            Target::Shard(shard_id) => shard_id,
-            Target::Guild(snowflake) => shard_of_guild(snowflake, self.shards.shard_count()),
-        };
-        self.line_of_shard(shard)
-    }
-
-    fn line_of_shard(&mut self, shard: ShardId) -> Result<usize, (ErrorCode, &'static str)> {
-        let shards = self.shards.clone();
-        let holder = shards.holder(shard).ok_or(NO_SUCH_SHARD)?;
-        self.last = self.line(holder.as_str()).ok_or(NO_SUCH_SHARD)?;
-        Ok(self.last)
-    }
-
-    fn line(&mut self, name: &str) -> Option<usize> {
-        if let Some(line) = self.by_name.get(name) {
-            return Some(*line);
-        }
-        let route = self.routes.find(name)?;
-        if self.lines.len() >= MAX_LINES {
-            self.send_open();
-            self.forget_lines();
-        }
-        let entry = self.own.entry(Some(route.name()));
-        self.by_name.insert(route.name().clone(), self.lines.len());
-        let is_permitted = self.grant.may_send_to(name);
-        self.lines.push(Line { route, is_permitted, entry, open: None, head: None });
-        Some(self.lines.len() - 1)
     }
 
     fn push(
@@ -342,47 +270,6 @@ impl Dispatcher {
         }
     }
 
-    /// Answers a proxied message with an ERROR in our own mailbox. Where that has no room, the
-    /// message was accepted and is dead: the account says so.
-    fn refuse(
-        &mut self,
-        envelope: &Envelope<'_>,
-        target: Option<&str>,
-        entry: Option<Entry>,
-        code: ErrorCode,
-        message: &str,
-    ) {
-        self.refusals.note(self.own.name(), code);
-        let error = op::Error { target: target.map(str::to_owned), ..self.about(envelope, code, message) };
-        let json = GatewayOp::Error(error).to_json();
-        if self.own_notices().push([json.as_bytes(), b""]).is_ok() {
-            self.own.errors().add(code);
-            if self.own_notices().frame_bytes() >= PARCEL_BYTES {
-                self.flush();
-            }
-            return;
-        }
-        let entry = entry.unwrap_or_else(|| self.own.entry(None));
-        let amount = Amount::message(envelope.text().len());
-        entry.accept(amount);
-        entry.end(amount, End::Dead);
-        self.refusals.note_dead();
-    }
-
-    /// An ERROR that names the message by its `t` and `n`, as they were sent. A topic that is too
-    /// large is not sent back.
-    fn about(&self, envelope: &Envelope<'_>, code: ErrorCode, message: impl Into<String>) -> op::Error {
-        let raw = |json: String| RawValue::from_string(json).ok();
-        let topic = Some(envelope.topic().raw()).filter(|topic| topic.len() <= self.limits.max_topic_bytes);
-        let topic = topic.and_then(|topic| raw(format!("\"{topic}\"")));
-        let nonce = envelope.nonce().and_then(|nonce| raw(nonce.to_owned()));
-        op::Error { t: topic, n: nonce, ..op::Error::new(code, message) }
-    }
-
-    fn own_notices(&mut self) -> &mut OpenParcel {
-        self.notices.get_or_insert_with(|| OpenParcel::new(self.own.clone(), 0))
-    }
-
     /// Others have their turn amid a burst. What there is for each target stays together, since cut in two
     /// it would cost its target's session and socket twice; unless it is much.
     pub(crate) fn keep_open(&mut self) {
@@ -425,46 +312,11 @@ impl Dispatcher {
             open.send(Some((&self.own, entry)));
         }
     }
-
-    /// Forgets all that was found. Parcels that are open are dropped.
-    fn forget_lines(&mut self) {
-        self.lines.clear();
-        self.by_name.clear();
-        self.open.clear();
-        self.last = 0;
-    }
-
-    /// Forgets what was found if a new session has the name of a closed one.
-    fn forget_closed(&mut self, line: usize) -> bool {
-        let route = self.lines[line].route.clone();
-        let is_new = self.routes.find(route.name().as_str()).is_some_and(|new| !Arc::ptr_eq(&new, &route));
-        if is_new {
-            self.send_open();
-            self.forget_lines();
-        }
-        is_new
-    }
 }
-
-const NO_SUCH_SERVICE: (ErrorCode, &str) =
-    (ErrorCode::NoSuchService, "no service of that name is connected or away");
-const NO_SUCH_SHARD: (ErrorCode, &str) = (ErrorCode::NoSuchShard, "no service holds that shard");
-const MAILBOX_FULL: (ErrorCode, &str) =
-    (ErrorCode::MailboxFull, "the mailbox is full (mailbox_messages, mailbox_bytes or mailbox_total_bytes)");
-const FORBIDDEN: (ErrorCode, &str) =
-    (ErrorCode::Forbidden, "this service's credential does not permit the target");
-const BAD_TARGET: (ErrorCode, &str) =
-    (ErrorCode::Malformed, "a target must be a service's name, shard/<id> or guild/<snowflake>");
 
 /// Whether a JSON string stands for that text.
 fn is_text(string: crate::protocol::envelope::JsonString<'_>, text: &str) -> bool {
     string.raw() == text || matches!(string.decode(), Cow::Owned(decoded) if decoded == text)
-}
-
-/// A RECEIPT, written by hand since it is on the hot path of those who ask for them.
-fn receipt(nonce: &str) -> String {
-    let opcode = op::Opcode::Receipt as u8;
-    format!(r#"{{"s":"{GATEWAY_NAME}","t":"{OPCODE_TOPIC}","d":{{"opcode":{opcode},"n":{nonce}}}}}"#)
 }
 
 #[cfg(test)]
