@@ -10,7 +10,7 @@ use gateway::cli::{self, Command};
 use gateway::config::Loaded;
 use gateway::{discord, logging, server};
 use mimalloc::MiMalloc;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A message costs 3 to 8 % less CPU than with the C library's allocator, most where messages are large
 /// (7 to 9 rounds of 1 to 64 pairs, 256 B to 4 KiB). Without huge pages (its feature `no_thp`): they gain
@@ -76,8 +76,8 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let ran =
-        actix_rt::System::new().block_on(server::run(loaded.config, auth, found, listeners, stop_signal()));
+    let ran = actix_rt::System::new()
+        .block_on(async { server::run(loaded.config, auth, found, listeners, stop_signal()).await });
     logging::flush();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,10 +93,15 @@ fn serve(loaded: Loaded) -> ExitCode {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT; a second one ends the process at once.
-async fn stop_signal() {
+/// Resolves at the first SIGTERM or SIGINT from now on; a second one ends the process at once. To be called
+/// before anything is told of the gateway: who stops it right after that must find that it stops in order.
+fn stop_signal() -> impl Future<Output = ()> {
     let signals = || Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-    let (mut terminate, mut interrupt) = match signals() {
+    stopped_by(signals())
+}
+
+async fn stopped_by(signals: io::Result<(Signal, Signal)>) {
+    let (mut terminate, mut interrupt) = match signals {
         Ok(signals) => signals,
         Err(error) => {
             log::error!("signals cannot be caught: {error}");
