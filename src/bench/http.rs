@@ -22,7 +22,7 @@ pub(super) struct Http {
     authority: String,
     /// Where the WebSocket is, with a query where there is one.
     path: String,
-    /// What it is asked with.
+    /// The bearer token of each request.
     token: Option<Secret>,
 }
 
@@ -42,7 +42,7 @@ impl Http {
         Ok(Self { authority: format!("{}:{port}", authority.host()), path, token: None })
     }
 
-    /// The same, asked with that token.
+    /// The same, asked with that bearer token.
     pub(super) fn with_token(self, token: Option<Secret>) -> Self {
         Self { token, ..self }
     }
@@ -75,11 +75,12 @@ impl Http {
 
     async fn exchange(&self, path: &str) -> std::io::Result<String> {
         let mut stream = TcpStream::connect(&self.authority).await?;
-        let token = self.token.as_ref().map(|Secret(token)| format!("Authorization: Bearer {token}\r\n"));
+        let authorization =
+            self.token.as_ref().map(|Secret(token)| format!("Authorization: Bearer {token}\r\n"));
         let head = format!(
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{}\r\n",
             self.authority,
-            token.unwrap_or_default()
+            authorization.unwrap_or_default()
         );
         stream.write_all(head.as_bytes()).await?;
         let mut answer = String::new();

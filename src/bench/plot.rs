@@ -57,8 +57,10 @@ pub(super) fn plot(typed: &BenchPlot) -> Result<(), BenchError> {
         return Err(failed(from, "expected points with 1 pair or more".to_owned()));
     }
     if !report.passed {
-        let reason = "a measurement in it did not pass its checks (see what `gateway bench scaling` printed)";
-        return Err(failed(from, format!("{reason}; measure again")));
+        return Err(failed(
+            from,
+            "expected measurements that all passed their checks; measure again".to_owned(),
+        ));
     }
     fs::write(output, svg(&report)).map_err(|error| failed(output, error.to_string()))
 }

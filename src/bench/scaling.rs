@@ -90,7 +90,12 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
         for ((workers, pairs), reports) in cases.iter().zip(&mut rounds) {
             let progress = Progress::new("scaling");
             progress.tell(&format!("round {round} of {}: {pairs} pairs, {workers} workers", typed.rounds));
-            reports.push(traffic(wish(typed, *pairs), &spawned(*workers)).await?);
+            let report = traffic(wish(typed, *pairs), &spawned(*workers)).await?;
+            drop(progress);
+            if !report.passed {
+                eprintln!("gateway: {pairs} pairs, {workers} workers, round {round} did not pass:\n{report}");
+            }
+            reports.push(report);
         }
     }
     let passed = rounds.iter().flatten().all(|report| report.passed);

@@ -33,6 +33,7 @@ mod strangers;
 mod world;
 mod writer;
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,26 +84,28 @@ const SPAWN_FLAGS: [&str; 12] = [
 /// [`passed`](SoakReport::passed). SIGINT and SIGTERM end it early, with its report.
 pub async fn soak(options: SoakOptions, tell: impl Fn(&str)) -> Result<SoakReport, BenchError> {
     options.check()?;
+    // Whoever ends the soak ends its gateway too, at any time.
+    let mut asked = pin!(asked_to_stop());
     let (spawned, url, pid) = match &options.gateway {
         Subject::Running { url, pid } => (None, url.clone(), *pid),
         Subject::Spawned { workers } => {
             let workers = workers.map(|workers| format!("--workers={workers}"));
             let flags: Vec<&str> = SPAWN_FLAGS.into_iter().chain(workers.as_deref()).collect();
-            let spawned = Spawned::start(&flags).await?;
+            let spawned = unless(asked.as_mut(), Spawned::start(&flags)).await?;
             let (url, pid) = (spawned.url(), spawned.pid());
             (Some(spawned), url, pid)
         }
     };
     tell(&format!("seed {}, {} services, {url}, process {pid}", options.seed, options.services));
-    let soaked = Soak::start(options, url, pid).await;
-    let soaked = match soaked {
-        Ok(soak) => soak.run(tell).await,
+    let soaked = match unless(asked.as_mut(), Soak::start(options, url, pid)).await {
+        Ok(soak) => soak.run(tell, asked).await,
         Err(error) => Err(error),
     };
     let Some(spawned) = spawned else { return soaked };
     let log = spawned.log();
     match soaked {
         Ok(report) => spawned.stop().await.map(|()| SoakReport { log, ..report }),
+        Err(BenchError::Interrupted) => spawned.stop().await.and(Err(BenchError::Interrupted)),
         Err(error) => Err(BenchError::Broken { error: error.into(), log }),
     }
 }
@@ -136,15 +139,20 @@ impl Soak {
         Ok(Self { options, http, pid, before, world, stage, tasks })
     }
 
-    async fn run(mut self, tell: impl Fn(&str)) -> Result<SoakReport, BenchError> {
-        let gathered = eventually(PATIENCE, async || Ok(self.world.are_all_connected())).await?;
+    async fn run(
+        mut self,
+        tell: impl Fn(&str),
+        mut asked: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<SoakReport, BenchError> {
+        let gathered = eventually(PATIENCE, async || Ok(self.world.are_all_connected()));
+        let gathered = unless(asked.as_mut(), gathered).await?;
         if !gathered {
             let (faults, seconds) = (self.world.faults.found().to_string(), PATIENCE.as_secs());
             return Err(BenchError::NotGathered { seconds, faults });
         }
         self.stage.send_replace(Stage::Running);
         let start = Instant::now();
-        let samples = self.watch(start, &tell).await?;
+        let samples = self.watch(start, &tell, asked).await?;
         self.settle().await?;
         let after = Sample { elapsed: start.elapsed(), ..self.leave().await? };
         tell(&after.to_string());
@@ -160,13 +168,16 @@ impl Soak {
     }
 
     /// Takes a sample every so often until the time is over, or somebody wants it to be.
-    async fn watch(&self, start: Instant, tell: &impl Fn(&str)) -> Result<Vec<Sample>, BenchError> {
+    async fn watch(
+        &self,
+        start: Instant,
+        tell: &impl Fn(&str),
+        mut asked: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Vec<Sample>, BenchError> {
         tell(Sample::HEAD);
         let interval = self.options.interval;
         let (mut ticks, mut samples) = (interval_at(start + interval, interval), Vec::new());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let asked = asked_to_stop();
-        tokio::pin!(asked);
         while start.elapsed() + interval / 2 < self.options.duration {
             tokio::select! {
                 _ = ticks.tick() => {
@@ -174,7 +185,7 @@ impl Soak {
                     tell(&sample.to_string());
                     samples.push(sample);
                 }
-                () = &mut asked => break,
+                () = asked.as_mut() => break,
             }
         }
         Ok(samples)
@@ -224,6 +235,18 @@ impl Soak {
     /// The longest that anything may take to end.
     fn longest(&self) -> Duration {
         self.world.window() + SETTLE_SLACK
+    }
+}
+
+/// Does it, unless somebody wants all to end first.
+async fn unless<T>(
+    asked: Pin<&mut impl Future<Output = ()>>,
+    work: impl Future<Output = Result<T, BenchError>>,
+) -> Result<T, BenchError> {
+    tokio::select! {
+        biased;
+        () = asked => Err(BenchError::Interrupted),
+        done = work => done,
     }
 }
 

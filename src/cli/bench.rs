@@ -51,7 +51,7 @@ pub struct Target {
     #[arg(long)]
     pub spawn: bool,
     /// How many workers that gateway has.
-    #[arg(long, requires = "spawn", conflicts_with = "pid", value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(long, requires = "spawn", conflicts_with_all = ["pid", "url"], value_parser = value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
     /// What the services identify with, where the gateway wants credentials; it must let them be
     /// `bench-*`.
@@ -253,10 +253,10 @@ pub struct BenchSoak {
     #[arg(long, conflicts_with = "pid")]
     pub spawn: bool,
     /// How many workers that gateway has.
-    #[arg(long, requires = "spawn", conflicts_with = "pid", value_parser = value_parser!(u32).range(1..=1024))]
+    #[arg(long, requires = "spawn", conflicts_with_all = ["pid", "url"], value_parser = value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
-    /// What the services identify with, and what the API is read with, where the gateway wants credentials;
-    /// it must let them be `soak-*`, send to all, hold shards and watch each other.
+    /// What the services identify with, and what the API is read with, where the gateway wants credentials.
+    /// It must let them be `soak-*`, send to `*`, hold shards, watch, and read the API.
     #[arg(long)]
     pub token: Option<String>,
     /// How many services.
@@ -331,7 +331,9 @@ mod tests {
             assert!(refused(&format!("bench idle --spawn {other}")).contains("cannot be used with"));
         }
         assert!(refused("bench idle --workers 2").contains("--spawn"));
-        assert!(refused("bench idle --pid 1 --workers 2").contains("cannot be used with"));
+        for other in ["--pid 1", "--url ws://x/gateway"] {
+            assert!(refused(&format!("bench idle {other} --workers 2")).contains("cannot be used with"));
+        }
     }
 
     #[test]

@@ -76,16 +76,17 @@ fn a_soak_of_a_few_seconds_passes_and_tells_what_it_saw() {
 }
 
 #[test]
-fn the_gateway_of_a_soak_has_the_workers_that_were_asked_for() {
+fn the_gateway_of_a_soak_has_the_workers_that_were_asked_for_and_does_not_outlive_it() {
     let mut soak = start(&["--spawn", "--workers", "3", "--minutes", "5"]);
     let mut said = String::new();
     BufReader::new(soak.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
-    let pid = said.trim().rsplit(' ').next().unwrap();
-    let command =
-        std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_else(|_| panic!("{said}"));
-    assert!(command.split('\0').any(|argument| argument == "--workers=3"), "{command:?}");
+    let gateway = Pid::from_raw(said.trim().rsplit(' ').next().and_then(|pid| pid.parse().ok()).unwrap());
+    let command = std::fs::read_to_string(format!("/proc/{gateway}/cmdline"));
     kill(Pid::from_raw(soak.id().cast_signed()), Signal::SIGINT).unwrap();
-    soak.wait().unwrap();
+    assert_eq!(end(soak), (Some(1), "gateway: it was interrupted\n".to_owned()));
+    assert_eq!(kill(gateway, None), Err(nix::Error::ESRCH));
+    let command = command.unwrap();
+    assert!(command.split('\0').any(|argument| argument == "--workers=3"), "{command:?}");
 }
 
 #[test]

@@ -27,7 +27,8 @@ pub struct SoakOptions {
 pub enum Subject {
     /// One that runs, and has no services beside.
     Running { url: String, pid: u32 },
-    /// One that is started for it, and stopped at the end.
+    /// One that is started for it, and stopped at the end. `workers`: from 1 to 1024; without, as many as there
+    /// are cores.
     Spawned { workers: Option<u32> },
 }
 
