@@ -12,11 +12,13 @@ use actix_web::web::Payload;
 use futures_util::Stream;
 
 use super::throttle::Throttle;
+use super::upgraded::READ_BYTES;
 use crate::protocol::reader::FrameReader;
 pub(crate) use crate::protocol::reader::{Burst, Item};
 
-/// Buffers that grew beyond this are not kept.
-const MAX_SPARE_BYTES: usize = 256 * 1024;
+/// Buffers that grew beyond this are not kept. A burst is what one read brought, and what came before of a
+/// message that it completes.
+const MAX_SPARE_BYTES: usize = 4 * READ_BYTES;
 
 thread_local! {
     /// A burst's buffers, kept for the next: idle connections hold none.

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,13 +16,13 @@ use actix_web::Error;
 use bytes::Bytes;
 use futures_util::Stream;
 
+use super::upgraded::{WRITE_BYTES, WRITE_PIECES};
 use crate::actors::link::{Life, OpPermit};
 
-/// Written bytes are told to the session in portions of at least this size, or when nothing is
-/// left.
+/// Written bytes are told to the session in portions of at least this size, or when nothing is left.
 const WRITTEN_PORTION: usize = 64 * 1024;
 
-/// Is told what the server took over to write.
+/// Is told what the server has written.
 pub(crate) type OnWritten = Box<dyn Fn(Written)>;
 
 /// What waits to be written.
@@ -35,6 +36,8 @@ pub(crate) struct Outgoing {
     /// Nothing more is taken, or written after the close frame.
     is_closing: bool,
     is_finished: bool,
+    /// What the server took since it last had written all.
+    in_hand: InHand,
     written: Written,
     on_written: Option<OnWritten>,
     taken: Taken,
@@ -52,6 +55,22 @@ enum Taken {
     All,
 }
 
+/// What the server took to write at once.
+#[derive(Debug, Default)]
+struct InHand {
+    bytes: usize,
+    pieces: usize,
+    /// What is to be told once it is written.
+    written: Written,
+}
+
+impl InHand {
+    /// Whether it takes no more before that is written.
+    fn is_full(&self) -> bool {
+        self.bytes >= WRITE_BYTES || self.pieces >= WRITE_PIECES
+    }
+}
+
 #[derive(Debug)]
 struct Op {
     frame: Bytes,
@@ -65,6 +84,13 @@ struct Op {
 pub(crate) struct Written {
     pub(crate) bytes: usize,
     pub(crate) presences: usize,
+}
+
+impl AddAssign for Written {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.presences += other.presences;
+    }
 }
 
 impl Outgoing {
@@ -125,9 +151,11 @@ impl Outgoing {
         self.taken == Taken::Nothing && self.is_empty()
     }
 
+    /// The server asks for more. Where it had all that there was, or as much as it takes, it has written that.
     fn asked(&mut self) {
-        if self.taken == Taken::All {
+        if self.taken == Taken::All || self.in_hand.is_full() {
             self.taken = Taken::Nothing;
+            self.written += std::mem::take(&mut self.in_hand).written;
         }
     }
 
@@ -136,18 +164,22 @@ impl Outgoing {
     }
 
     fn pop(&mut self) -> Option<Bytes> {
-        if let Some(op) = self.ops.pop_front() {
-            self.written.presences += usize::from(op.is_presence);
-            return Some(op.frame);
-        }
-        if let Some(pong) = self.pong.take() {
-            return Some(pong);
-        }
-        if let Some(frames) = self.frames.pop_front() {
-            self.written.bytes += frames.len();
-            return Some(frames);
-        }
-        self.close.take()
+        let mut next = Written::default();
+        let piece = if let Some(op) = self.ops.pop_front() {
+            next.presences = usize::from(op.is_presence);
+            op.frame
+        } else if let Some(pong) = self.pong.take() {
+            pong
+        } else if let Some(frames) = self.frames.pop_front() {
+            next.bytes = frames.len();
+            frames
+        } else {
+            self.close.take()?
+        };
+        self.in_hand.bytes += piece.len();
+        self.in_hand.pieces += 1;
+        self.in_hand.written += next;
+        Some(piece)
     }
 
     fn wake(&mut self) {
@@ -219,19 +251,75 @@ mod tests {
     use super::*;
     use crate::socket::Socket;
 
+    /// A body, what waits for it, and the bytes that it told to be written, one entry each time.
+    struct Asked {
+        outgoing: Rc<RefCell<Outgoing>>,
+        body: Body<stream::Pending<Result<Bytes, Error>>>,
+        told: Rc<RefCell<Vec<usize>>>,
+        _peer: UnixStream,
+    }
+
+    impl Asked {
+        fn new() -> Self {
+            let (outgoing, told): (Rc<RefCell<Outgoing>>, Rc<RefCell<Vec<usize>>>) = Default::default();
+            let telling = told.clone();
+            let on_written = move |written: Written| telling.borrow_mut().push(written.bytes);
+            outgoing.borrow_mut().set_on_written(Box::new(on_written));
+            let (socket, peer) = UnixStream::pair().unwrap();
+            let life = Arc::new(Life::new(Arc::new(Socket::of_unix(&socket).unwrap())));
+            Self { body: Body::new(stream::pending(), outgoing.clone(), life), outgoing, told, _peer: peer }
+        }
+
+        /// The server asks: whether it gets something.
+        fn ask(&mut self) -> bool {
+            Pin::new(&mut self.body).poll_next(&mut Context::from_waker(Waker::noop())).is_ready()
+        }
+
+        fn push(&self, frames: Vec<Bytes>) {
+            self.outgoing.borrow_mut().push_frames(frames);
+        }
+
+        fn is_idle(&self) -> bool {
+            self.outgoing.borrow().is_idle()
+        }
+    }
+
+    /// Of so many bytes each.
+    fn frames<const COUNT: usize>(bytes: [usize; COUNT]) -> Vec<Bytes> {
+        bytes.map(|bytes| vec![b'x'; bytes].into()).into()
+    }
+
     #[test]
     fn nothing_is_on_its_way_once_the_server_asks_again_after_it_had_all() {
-        let outgoing: Rc<RefCell<Outgoing>> = Rc::default();
-        let is_idle = || outgoing.borrow().is_idle();
-        let (socket, _peer) = UnixStream::pair().unwrap();
-        let life = Arc::new(Life::new(Arc::new(Socket::of_unix(&socket).unwrap())));
-        let mut body = Body::new(stream::pending(), outgoing.clone(), life);
-        let mut ask = || Pin::new(&mut body).poll_next(&mut Context::from_waker(Waker::noop())).is_ready();
-        assert_eq!((ask(), is_idle()), (false, true));
-        outgoing.borrow_mut().push_frames(vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
-        assert!(!is_idle());
-        assert_eq!((ask(), is_idle(), ask(), is_idle()), (true, false, true, false));
-        assert_eq!((ask(), is_idle()), (false, false), "it has all, and may not have written it");
-        assert_eq!((ask(), is_idle()), (false, true));
+        let mut asked = Asked::new();
+        assert_eq!((asked.ask(), asked.is_idle()), (false, true));
+        asked.push(frames([1, 1]));
+        assert!(!asked.is_idle());
+        assert_eq!((asked.ask(), asked.is_idle(), asked.ask(), asked.is_idle()), (true, false, true, false));
+        assert_eq!((asked.ask(), asked.is_idle()), (false, false), "it has all, and may not have written it");
+        assert_eq!((asked.ask(), asked.is_idle()), (false, true));
+    }
+
+    #[test]
+    fn what_the_server_took_is_told_once_it_has_written_it() {
+        let mut asked = Asked::new();
+        asked.push(frames([1, 2]));
+        assert_eq!([asked.ask(), asked.ask(), asked.ask()], [true, true, false]);
+        assert_eq!(*asked.told.borrow(), [0; 0], "it has all, and may not have written it");
+        assert!(!asked.ask());
+        assert_eq!(*asked.told.borrow(), [3]);
+    }
+
+    #[test]
+    fn as_much_as_the_server_takes_is_told_once_it_asks_for_more() {
+        let mut asked = Asked::new();
+        asked.push(frames([WRITE_BYTES, 1]));
+        assert!(asked.ask() && asked.told.borrow().is_empty());
+        assert!(asked.ask());
+        assert_eq!(*asked.told.borrow(), [WRITE_BYTES]);
+        asked.push(frames([1; WRITE_PIECES]));
+        assert!((1..WRITE_PIECES).all(|_| asked.ask()) && asked.told.borrow().len() == 1);
+        assert!(asked.ask());
+        assert_eq!(*asked.told.borrow(), [WRITE_BYTES, WRITE_PIECES]);
     }
 }
