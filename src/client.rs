@@ -38,7 +38,6 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use self::messages::unreadable;
 pub use self::messages::{Accepted, Event, Identify, Message, Op, Refused, Rejected, Secret};
 pub use self::shards::{Death, Lease, Live, Revoke, Wait};
 use crate::protocol::close::LEAVES_FOR_GOOD;
@@ -87,6 +86,12 @@ pub enum ClientError {
     Data(serde_json::Error),
 }
 
+impl ClientError {
+    fn unreadable(text: &str, reason: &str) -> Self {
+        Self::Unreadable { text: format!("{text:.256}"), reason: reason.to_owned() }
+    }
+}
+
 impl Client {
     /// Opens a WebSocket and identifies. `url` is like `ws://127.0.0.1:7117/gateway`.
     pub async fn connect(url: &str, identify: &Identify) -> Result<(Self, Accepted), ClientError> {
@@ -119,7 +124,7 @@ impl Client {
         match self.receiver.next().await? {
             Some(Event::Op(op)) if op.is(Opcode::Accept) => op.read(),
             Some(Event::Op(op)) if op.is(Opcode::Reject) => Err(ClientError::Rejected(op.read()?)),
-            Some(other) => Err(unreadable(&format!("{other:?}"), "it came before ACCEPT")),
+            Some(other) => Err(ClientError::unreadable(&format!("{other:?}"), "it came before ACCEPT")),
             None => Err(ClientError::Closed { code: 1000, reason: "before ACCEPT".to_owned() }),
         }
     }

@@ -119,7 +119,7 @@ impl Event {
             i: Option<u64>,
         }
         let envelope: Envelope =
-            serde_json::from_str(text).map_err(|error| unreadable(text, &error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| ClientError::unreadable(text, &error.to_string()))?;
         let data = envelope.d.unwrap_or_else(|| RawValue::NULL.to_owned());
         if envelope.s == GATEWAY_NAME && envelope.t == OPCODE_TOPIC {
             return Op::parse(data).map(Self::Op);
@@ -164,11 +164,7 @@ impl fmt::Debug for Secret {
 }
 
 fn read<'a, T: Deserialize<'a>>(data: &'a RawValue) -> Result<T, ClientError> {
-    serde_json::from_str(data.get()).map_err(|error| unreadable(data.get(), &error.to_string()))
-}
-
-pub(super) fn unreadable(text: &str, reason: &str) -> ClientError {
-    ClientError::Unreadable { text: format!("{text:.256}"), reason: reason.to_owned() }
+    serde_json::from_str(data.get()).map_err(|error| ClientError::unreadable(data.get(), &error.to_string()))
 }
 
 #[cfg(test)]

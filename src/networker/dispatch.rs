@@ -13,9 +13,10 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use self::answers::receipt;
-use self::lines::{Line, MAILBOX_FULL, NO_SUCH_SERVICE};
+use self::answers::{MAILBOX_FULL, receipt};
+use self::lines::{Line, NO_SUCH_SERVICE};
 use super::refusals::Refusals;
+use super::upgraded::WRITE_BYTES;
 use crate::protocol::envelope::{Envelope, Proxy, Route as Topic};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name};
@@ -27,8 +28,8 @@ use crate::state::grant::Grant;
 use crate::state::parcel::OpenParcel;
 use crate::state::route::{Identity, Route};
 
-/// A parcel is sent before the end of its burst when it is this large: one full write to a socket.
-const PARCEL_BYTES: usize = 128 * 1024;
+/// A parcel is sent before the end of its burst when it is this large: a full write to its target's socket.
+const PARCEL_BYTES: usize = WRITE_BYTES;
 
 /// So many parcels may stay open while others have their turn: each holds memory, and room that others
 /// could want.

@@ -1,6 +1,7 @@
 //! A receiver behind a link that is far slower than its senders: it costs nobody else anything, and
 //! the gateway a bounded memory.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,35 +46,42 @@ impl Drop for HangUp {
 }
 
 /// Reads all that comes for `slow` meanwhile; how many messages came.
-fn while_reading(slow: &mut Service, last: u64, act: impl FnOnce(&AtomicU64)) -> u64 {
-    let came = AtomicU64::new(0);
-    let writer = slow.writer();
+fn while_reading(slow: &mut Service, last: u64, act: impl FnOnce(&Reading<'_>)) -> u64 {
+    let (came, has_ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (writer, hang_up) = (slow.writer(), HangUp(slow.writer()));
     thread::scope(|scope| {
-        scope.spawn(|| read_all(slow, last, &came));
-        let _hang_up = HangUp(writer);
-        act(&came);
+        let _hang_up = hang_up;
+        scope.spawn(|| {
+            let _ended = WhenDropped(&has_ended);
+            read_all(slow, last, &came);
+        });
+        act(&Reading { came: &came, has_ended: &has_ended, writer: RefCell::new(writer) });
     });
     came.into_inner()
 }
 
-/// As [`while_reading`], until the connection has ended. What the gateway's kernel said of the end may
-/// have been lost with the slow link's queue, and a kernel that has given a connection up does not
-/// repeat it: it says so to whoever speaks to it, as a service that pings does.
-fn while_reading_to_the_end(slow: &mut Service, act: impl FnOnce()) {
-    let mut writer = slow.writer();
-    let has_ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let _hang_up = HangUp(slow.writer());
-        scope.spawn(|| {
-            let _ended = WhenDropped(&has_ended);
-            read_all(slow, LAST, &AtomicU64::new(0));
-        });
-        act();
+/// How far the reader is.
+struct Reading<'a> {
+    came: &'a AtomicU64,
+    has_ended: &'a AtomicBool,
+    writer: RefCell<Service>,
+}
+
+impl Reading<'_> {
+    /// How many messages came.
+    fn came(&self) -> u64 {
+        self.came.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the connection has ended for the reader, too. What the gateway's kernel said of that may have
+    /// been lost with the slow link's queue, and a kernel that has given a connection up does not repeat it;
+    /// it resets whoever speaks to it.
+    fn until_ended(&self) {
         eventually("the connection ends for who was cut off", || {
-            writer.frame(0x8A, b"");
-            has_ended.load(Ordering::Relaxed).then_some(())
+            self.writer.borrow_mut().frame(0x8A, b"");
+            self.has_ended.load(Ordering::Relaxed).then_some(())
         });
-    });
+    }
 }
 
 /// Takes what has come for the source: how many messages were refused with `mailbox_full`.
@@ -202,7 +210,7 @@ impl Sender {
     }
 }
 
-/// Tells another thread that this one has ended, on a panic too.
+/// Sets a flag when it is dropped, on a panic too.
 struct WhenDropped<'a>(&'a AtomicBool);
 
 impl Drop for WhenDropped<'_> {
@@ -242,11 +250,11 @@ fn a_slow_link_delays_no_neighbour_and_its_sender_for_no_more_than_hold_ms() {
     let mut neighbours = [gateway.service("near"), elsewhere.run(|| gateway.service("other"))];
     let mut sender = Sender::new(gateway.service("source"));
     let (mut fast_p99s, mut slow_p99s, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    while_reading(&mut slow, LAST, |came| {
+    while_reading(&mut slow, LAST, |reading| {
         let until_all_came = |sender: &mut Sender| {
             eventually("each message is refused, or came", || {
                 sender.refused += refusals(&mut sender.service);
-                let came = came.load(Ordering::Relaxed);
+                let came = reading.came();
                 (came == gateway.account("slow")[0] && came + sender.refused == sender.next).then_some(())
             });
         };
@@ -291,7 +299,7 @@ fn a_slow_link_that_passes_enough_stays_and_one_that_passes_less_is_cut_off() {
     }
     far.slow_down("32kbit");
     let slowed = Instant::now();
-    while_reading_to_the_end(&mut slow, || {
+    while_reading(&mut slow, LAST, |reading| {
         eventually("it is cut off", || {
             source.answer_pings();
             gateway.log().contains("slow is away").then_some(())
@@ -299,6 +307,7 @@ fn a_slow_link_that_passes_enough_stays_and_one_that_passes_less_is_cut_off() {
         println!("cut off after {:?}", slowed.elapsed());
         assert_eq!(gateway.metric("gateway_closes_total", "4009"), 0, "it was slow, not silent");
         far.speed_up();
+        reading.until_ended();
     });
     assert_eq!(gateway.metric("gateway_closes_total", "4008"), 1);
     let queued = account(&gateway, "slow")[4];

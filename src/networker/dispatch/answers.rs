@@ -10,6 +10,9 @@ use crate::protocol::{GATEWAY_NAME, OPCODE_TOPIC};
 use crate::state::account::{Amount, End, Entry};
 use crate::state::parcel::OpenParcel;
 
+pub(super) const MAILBOX_FULL: (ErrorCode, &str) =
+    (ErrorCode::MailboxFull, "the mailbox is full (mailbox_messages, mailbox_bytes or mailbox_total_bytes)");
+
 impl Dispatcher {
     /// Answers a proxied message with an ERROR in our own mailbox. Where that has no room, the
     /// message was accepted and is dead: the account says so.

@@ -19,7 +19,7 @@ const MAX_LINES: usize = 4096;
 pub(super) struct Line {
     pub(super) route: Arc<Route>,
     /// Whether it may be sent to by its name, and not only as the holder of a shard.
-    pub(super) is_permitted: bool,
+    is_permitted: bool,
     pub(super) entry: Entry,
     pub(super) open: Option<OpenParcel>,
     /// How the first message to it began that has a head: most others begin alike. Those that spell the
@@ -30,8 +30,6 @@ pub(super) struct Line {
 pub(super) const NO_SUCH_SERVICE: (ErrorCode, &str) =
     (ErrorCode::NoSuchService, "no service of that name is connected or away");
 const NO_SUCH_SHARD: (ErrorCode, &str) = (ErrorCode::NoSuchShard, "no service holds that shard");
-pub(super) const MAILBOX_FULL: (ErrorCode, &str) =
-    (ErrorCode::MailboxFull, "the mailbox is full (mailbox_messages, mailbox_bytes or mailbox_total_bytes)");
 const FORBIDDEN: (ErrorCode, &str) =
     (ErrorCode::Forbidden, "this service's credential does not permit the target");
 const BAD_TARGET: (ErrorCode, &str) =
