@@ -69,6 +69,9 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
+    // Whoever stops the gateway as soon as it can be connected to must find that it stops in order.
+    let system = actix_rt::System::new();
+    let signals = system.block_on(async { stop_signals() });
     let listeners = match server::Listeners::open(&loaded.config) {
         Ok(listeners) => listeners,
         Err(error) => {
@@ -76,8 +79,7 @@ fn serve(loaded: Loaded) -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    let ran = actix_rt::System::new()
-        .block_on(async { server::run(loaded.config, auth, found, listeners, stop_signal()).await });
+    let ran = system.block_on(server::run(loaded.config, auth, found, listeners, stopped_by(signals)));
     logging::flush();
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -93,13 +95,12 @@ fn serve(loaded: Loaded) -> ExitCode {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT from now on; a second one ends the process at once. To be called
-/// before anything is told of the gateway: who stops it right after that must find that it stops in order.
-fn stop_signal() -> impl Future<Output = ()> {
-    let signals = || Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-    stopped_by(signals())
+/// SIGTERM and SIGINT, caught from now on.
+fn stop_signals() -> io::Result<(Signal, Signal)> {
+    Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
 }
 
+/// Resolves at the first of the signals; a second one ends the process at once.
 async fn stopped_by(signals: io::Result<(Signal, Signal)>) {
     let (mut terminate, mut interrupt) = match signals {
         Ok(signals) => signals,
