@@ -81,7 +81,8 @@ const SPAWN_FLAGS: [&str; 12] = [
 ];
 
 /// Runs the soak; `tell` gets each line as it comes. An `Ok` still has to be asked whether it
-/// [`passed`](SoakReport::passed). SIGINT and SIGTERM end it early, with its report.
+/// [`passed`](SoakReport::passed). SIGINT, SIGTERM, SIGQUIT and SIGHUP end it early, with its report once the
+/// services have gathered; a second one ends it at once.
 pub async fn soak(options: SoakOptions, tell: impl Fn(&str)) -> Result<SoakReport, BenchError> {
     options.check()?;
     // Whoever ends the soak ends its gateway too, at any time.
@@ -153,8 +154,13 @@ impl Soak {
         self.stage.send_replace(Stage::Running);
         let start = Instant::now();
         let samples = self.watch(start, &tell, asked).await?;
-        self.settle().await?;
-        let after = Sample { elapsed: start.elapsed(), ..self.leave().await? };
+        // Asked once, it ends in order; asked again, at once.
+        let ending = async {
+            self.settle().await?;
+            self.leave().await
+        };
+        let after = unless(pin!(asked_to_stop()), ending).await?;
+        let after = Sample { elapsed: start.elapsed(), ..after };
         tell(&after.to_string());
         Ok(SoakReport {
             before: self.before,
