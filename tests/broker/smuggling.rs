@@ -106,6 +106,18 @@ fn a_body_that_can_be_read_in_two_ways_is_refused_and_nothing_behind_it_is_answe
     assert_eq!(shards["frozen"], serde_json::Value::Null, "{shards}");
 }
 
+#[test]
+fn a_handshake_with_a_body_is_refused() {
+    let gateway = Gateway::start(&[]);
+    let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for framing in ["Transfer-Encoding: chunked\r\n", "Transfer-Encoding: Chunked\r\n"] {
+        let request = format!("GET /gateway HTTP/1.1\r\n{HOST}{handshake}{framing}\r\n0\r\n\r\n");
+        let (statuses, came) = answers(&gateway, request.as_bytes());
+        assert_eq!(statuses, [400], "{framing:?}: {came}");
+        assert!(came.contains("a handshake has no Transfer-Encoding"), "{came}");
+    }
+}
+
 /// Every route, with something in the place of its parameter.
 fn routes(gateway: &Gateway) -> Vec<(String, String)> {
     let (_, index) = gateway.http("GET", "/", &[], "");

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use actix_web::http::header;
 use actix_web::web::{Data, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use actix_web_actors::ws::{self, WebsocketContext};
@@ -44,6 +45,11 @@ pub(crate) fn open(
     entrance: Data<Entrance>,
 ) -> Result<HttpResponse, NoHandshake> {
     let mut response = ws::handshake(request)?;
+    if request.headers().contains_key(header::TRANSFER_ENCODING) {
+        // The server takes what follows for a body, and would write the answer as one.
+        let reason = "a handshake has no Transfer-Encoding".to_owned();
+        return Err(NoHandshake { reason, is_upgrade: true });
+    }
     let over = entrance.connections().now().saturating_sub(entrance.config.max_connections as u64);
     let (arrival, showing) = (request.conn_data::<Rc<Arrival>>().cloned(), Showing::of(request));
     let (Some(arrival), Some(showing)) = (arrival, showing) else {
