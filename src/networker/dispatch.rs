@@ -19,6 +19,7 @@ use super::refusals::Refusals;
 use super::upgraded::WRITE_BYTES;
 use crate::protocol::envelope::{Envelope, Proxy, Route as Topic};
 use crate::protocol::error::ErrorCode;
+use crate::protocol::frame::MAX_SERVER_HEADER;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{self, ServiceOp};
 use crate::protocol::scan::{Head, Limits, Malformed, scan};
@@ -27,9 +28,13 @@ use crate::state::gauge::Refused;
 use crate::state::grant::Grant;
 use crate::state::parcel::OpenParcel;
 use crate::state::route::{Identity, Route};
+use crate::state::session::CREDIT_BYTES;
 
-/// A parcel is sent before the end of its burst when it is this large: a full write to its target's socket.
+/// A parcel is sent before the end of its burst when it has so much, or would have more: a full write to its
+/// target's socket. Two fit into what a connection may hold.
 const PARCEL_BYTES: usize = WRITE_BYTES;
+
+const _: () = assert!(2 * PARCEL_BYTES <= CREDIT_BYTES);
 
 /// So many parcels may stay open while others have their turn: each holds memory, and room that others
 /// could want.
@@ -240,9 +245,14 @@ impl Dispatcher {
             // Room for it comes first. Its lack is no reason to hold: we would wait for ourselves.
             self.own_notices().reserve(receipt.len()).map_err(|_| Refused::StillFull)?;
         }
+        let frame_bytes = parts[0].len() + parts[1].len() + MAX_SERVER_HEADER;
+        let is_beyond = |open: &OpenParcel| open.frame_bytes() + frame_bytes > PARCEL_BYTES;
+        if self.lines[line].open.as_ref().is_some_and(is_beyond) {
+            self.send_early(line);
+        }
         let Line { route, open, .. } = &mut self.lines[line];
         if open.is_none() {
-            *open = Some(OpenParcel::new(route.clone(), room.min(PARCEL_BYTES * 2)));
+            *open = Some(OpenParcel::new(route.clone(), room.min(PARCEL_BYTES.max(frame_bytes))));
             self.open.push(line);
         }
         let pushed = open.as_mut().map_or(Ok(()), |open| open.push(parts));
@@ -266,8 +276,7 @@ impl Dispatcher {
         let Some(open) = &mut self.lines[line].open else { return };
         open.spelled(spelling);
         if open.frame_bytes() >= PARCEL_BYTES {
-            self.send_line(line);
-            self.open.retain(|open| *open != line);
+            self.send_early(line);
         }
     }
 
@@ -303,6 +312,12 @@ impl Dispatcher {
         for line in std::mem::take(&mut self.open) {
             self.send_line(line);
         }
+    }
+
+    /// Sends a parcel before the end of its burst.
+    fn send_early(&mut self, line: usize) {
+        self.send_line(line);
+        self.open.retain(|open| *open != line);
     }
 
     /// Sends a parcel; of a connection that was replaced, it is dropped.

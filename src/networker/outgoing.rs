@@ -2,7 +2,9 @@
 //!
 //! Ops go first, then proxied messages, written raw as they were framed at their sender's side,
 //! then the close frame. The stream here wraps the one that drives the actor: polling it runs the
-//! actor, and its items are the response's body.
+//! actor, and its items are the response's body. Whoever writes that takes so much at once
+//! (`upgraded::WRITE_BYTES`, `WRITE_PIECES`, or all that there is), writes it, and only then asks for more:
+//! by that it is known here what was written.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -62,6 +64,8 @@ struct InHand {
     pieces: usize,
     /// What is to be told once it is written.
     written: Written,
+    /// Given back then.
+    permits: Vec<OpPermit>,
 }
 
 impl InHand {
@@ -74,8 +78,7 @@ impl InHand {
 #[derive(Debug)]
 struct Op {
     frame: Bytes,
-    /// Given back when the op is written.
-    _permit: Option<OpPermit>,
+    permit: Option<OpPermit>,
     is_presence: bool,
 }
 
@@ -96,7 +99,7 @@ impl AddAssign for Written {
 impl Outgoing {
     pub(crate) fn push_op(&mut self, frame: Bytes, permit: Option<OpPermit>, is_presence: bool) {
         if !self.is_closing {
-            self.ops.push_back(Op { frame, _permit: permit, is_presence });
+            self.ops.push_back(Op { frame, permit, is_presence });
             self.wake();
         }
     }
@@ -167,6 +170,7 @@ impl Outgoing {
         let mut next = Written::default();
         let piece = if let Some(op) = self.ops.pop_front() {
             next.presences = usize::from(op.is_presence);
+            self.in_hand.permits.extend(op.permit);
             op.frame
         } else if let Some(pong) = self.pong.take() {
             pong
@@ -176,6 +180,7 @@ impl Outgoing {
         } else {
             self.close.take()?
         };
+        debug_assert!(!piece.is_empty(), "it is not counted as a piece by who writes it");
         self.in_hand.bytes += piece.len();
         self.in_hand.pieces += 1;
         self.in_hand.written += next;

@@ -171,13 +171,14 @@ impl Writing {
             if !self.pieces.is_empty() || written >= WRITE_BYTES {
                 return others_first(context);
             }
+            // What TLS holds back is not written.
+            ready!(Pin::new(&mut self.wire.borrow_mut().stream).poll_flush(context))?;
             if self.body.is_none() {
-                return Pin::new(&mut self.wire.borrow_mut().stream).poll_flush(context);
+                return Poll::Ready(Ok(()));
             }
             self.take(context)?;
             if self.pieces.is_empty() && self.body.is_some() {
-                // What TLS holds back. Whether it is done or not, the body says what comes next.
-                let _ = Pin::new(&mut self.wire.borrow_mut().stream).poll_flush(context)?;
+                // The body says when there is more.
                 return Poll::Pending;
             }
         }
@@ -219,8 +220,10 @@ impl Writing {
         self.pieces = VecDeque::new();
     }
 
-    /// Takes from the body what is to be written at once. It has ended once there is none.
+    /// Takes from the body what is to be written at once, all of the last having been written: the body
+    /// [relies on that](super::outgoing). It has ended once there is none.
     fn take(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        debug_assert!(self.pieces.is_empty());
         let mut bytes = 0;
         while let Some(body) = &mut self.body
             && self.pieces.len() < WRITE_PIECES
@@ -264,12 +267,21 @@ impl Writing {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
     use std::task::Waker;
+    use std::time::Instant;
 
+    use actix_http::body::BodyStream;
+    use futures_util::stream;
+
+    use super::super::outgoing::{Body, Outgoing, Written};
     use super::super::stream::Transport;
     use super::*;
+    use crate::actors::link::Life;
+    use crate::socket::Socket;
 
     /// So much that a socket does not take it at once, nor gives it.
     const MUCH: usize = 1 << 20;
@@ -315,6 +327,47 @@ mod tests {
             peer.set_nonblocking(true).unwrap();
             let more = drained(|bytes| peer.read(bytes));
             assert!(more < 1_000, "{more} bytes came beyond one piece and the head");
+        });
+    }
+
+    #[test]
+    fn what_is_told_to_be_written_the_kernel_has_taken_and_in_the_end_that_is_all() {
+        const FRAME_BYTES: usize = 50_000;
+        actix_rt::System::new().block_on(async {
+            let (wire, same, mut peer) = connected();
+            let (outgoing, told) = (Rc::<RefCell<Outgoing>>::default(), Rc::new(Cell::new(0)));
+            let telling = told.clone();
+            let on_written = move |written: Written| telling.set(telling.get() + written.bytes);
+            outgoing.borrow_mut().set_on_written(Box::new(on_written));
+            let life = Arc::new(Life::new(Arc::new(Socket::of_tcp(&same).unwrap())));
+            let body = BodyStream::new(Body::new(stream::pending(), outgoing.clone(), life)).boxed();
+            let mut writing = Writing { wire, codec: None, body: Some(body), pieces: VecDeque::new() };
+            tokio::task::yield_now().await;
+            let left_of = |writing: &Writing| writing.pieces.iter().map(Bytes::len).sum::<usize>();
+            let poll = |writing: &mut Writing| {
+                assert!(writing.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            };
+            let (mut pushed, mut read) = (0, 0);
+            // Polled in vain, it waits for the kernel and not for others to have their turn.
+            let mut is_full = false;
+            while !is_full {
+                outgoing.borrow_mut().push_frames(vec![vec![b'x'; FRAME_BYTES].into()]);
+                pushed += FRAME_BYTES;
+                poll(&mut writing);
+                let left = left_of(&writing);
+                poll(&mut writing);
+                is_full = left > 0 && left == left_of(&writing);
+                assert!(told.get() <= pushed - left, "{} of {pushed} told, {left} left", told.get());
+            }
+            assert!(told.get() < pushed);
+            let start = Instant::now();
+            while told.get() < pushed {
+                assert!(start.elapsed().as_secs() < 20, "{} of {pushed} told, {read} read", told.get());
+                read += drained(|bytes| peer.read(bytes));
+                tokio::task::yield_now().await;
+                poll(&mut writing);
+            }
+            assert!(writing.pieces.is_empty() && read <= pushed);
         });
     }
 

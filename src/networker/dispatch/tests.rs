@@ -101,6 +101,21 @@ fn a_burst_that_goes_on_after_others_had_their_turn_is_one_parcel() {
 }
 
 #[test]
+fn no_parcel_is_larger_than_a_full_write_but_that_of_one_larger_message() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    for bytes in [50_000, 50_000, 50_000, 200_000, 100_000, 50_000] {
+        world.send("target", &format!(r#""{}""#, "x".repeat(bytes)));
+    }
+    world.dispatcher.flush();
+    let parcels = world.to_target.take();
+    let sizes: Vec<Vec<usize>> =
+        parcels.iter().map(|all| all.iter().map(|data| data.len() - 2).collect()).collect();
+    let expected: [&[usize]; 5] = [&[50_000, 50_000], &[50_000], &[200_000], &[100_000], &[50_000]];
+    assert_eq!(sizes, expected);
+}
+
+#[test]
 fn what_a_burst_brought_before_a_service_went_down_is_not_lost() {
     let mut world = World::new();
     world.dispatcher.begin();
