@@ -252,6 +252,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use futures_util::stream;
+    use tokio::sync::Semaphore;
 
     use super::*;
     use crate::socket::Socket;
@@ -313,6 +314,16 @@ mod tests {
         assert_eq!(*asked.told.borrow(), [0; 0], "it has all, and may not have written it");
         assert!(!asked.ask());
         assert_eq!(*asked.told.borrow(), [3]);
+    }
+
+    #[test]
+    fn the_permit_of_an_op_is_given_back_once_its_answer_is_written() {
+        let mut asked = Asked::new();
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = permits.clone().try_acquire_owned().unwrap();
+        asked.outgoing.borrow_mut().push_op(Bytes::from_static(b"a"), Some(permit), false);
+        assert_eq!((asked.ask(), asked.ask(), permits.available_permits()), (true, false, 0));
+        assert_eq!((asked.ask(), permits.available_permits()), (false, 1));
     }
 
     #[test]
