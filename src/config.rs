@@ -1,7 +1,7 @@
 //! What the settings mean: flags over variables over the file over the defaults, each value checked,
 //! wherever it came from and whether or not another one wins over it.
 //!
-//! Which settings there are stands in `table`, what one setting is in `setting`, how flags are
+//! Which settings there are stands in `table`, what one setting is in `setting`, its value in `value`, how flags are
 //! typed in [`crate::cli`]. Nothing here touches the process: variables and the reader of files are
 //! passed in.
 
@@ -18,6 +18,7 @@ mod tests;
 mod tls;
 mod token;
 mod unix;
+mod value;
 
 use std::{
     collections::BTreeMap,
@@ -27,11 +28,12 @@ use std::{
 
 pub use self::origin::{AllowedHosts, AllowedOrigins, Authority, Host, Scheme, WebOrigin};
 pub use self::proxies::TrustedProxies;
-use self::setting::{VARIABLE_PREFIX, Value};
+use self::setting::VARIABLE_PREFIX;
 pub use self::shard_count::ShardCount;
 pub use self::table::Config;
 pub use self::token::BotToken;
 pub use self::unix::{FileMode, UserList};
+use self::value::Value;
 pub(crate) use self::{setting::Setting, table::SETTINGS};
 
 /// Everything that settings can come from.

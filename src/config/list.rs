@@ -1,7 +1,7 @@
 //! Settings that are lists: separated by commas in flags and variables, arrays in the file.
 
 use super::directory::NONE;
-use super::setting::Value;
+use super::value::Value;
 use super::{describe_toml, one_line};
 
 /// What a list may hold.

@@ -6,7 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::list::List;
-use super::setting::{Field, Kind, Value};
+use super::setting::Kind;
+use super::value::{Field, Value};
 
 /// The longest name that DNS knows.
 const MAX_NAME_BYTES: usize = 253;

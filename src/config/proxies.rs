@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::list::List;
-use super::setting::{Field, Kind, Value};
+use super::setting::Kind;
+use super::value::{Field, Value};
 
 /// The addresses of reverse proxies.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! The number of shards, as far as settings know it.
 
-use super::setting::{AUTO, Field, STORED, Value};
+use super::setting::{AUTO, STORED};
+use super::value::{Field, Value};
 
 /// How many shards there are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

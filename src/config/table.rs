@@ -9,10 +9,11 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::origin::{self, AllowedHosts, AllowedOrigins};
 use super::proxies::{self, TrustedProxies};
-use super::setting::{Field, Kind, Setting, Value};
+use super::setting::{Kind, Setting};
 use super::shard_count::ShardCount;
 use super::token::BotToken;
 use super::unix::{self, FileMode, UserList};
+use super::value::{Field, Value};
 
 macro_rules! settings {
     ($(

@@ -1,7 +1,7 @@
 mod discord;
 mod sockets;
 
-use super::setting::Field;
+use super::value::Field;
 use super::*;
 
 use std::time::Duration;

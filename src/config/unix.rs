@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use super::setting::{Field, Kind, Value};
+use super::setting::Kind;
+use super::value::{Field, Value};
 
 /// The default of `unix_uids`.
 const OWN: &str = "own";
