@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`tokens`], [`strings`] | token by token, on any machine: the reference, and what says how a message is malformed |
 //! | [`blocks`] | 64 bytes at once, by bit masks; says only that an object or array is well formed, and where it ends |
-//! | [`avx2`] | the masks of 64 bytes, by AVX2, BMI and PCLMULQDQ: the one place with `unsafe` |
+//! | [`x86`] | the masks of 64 bytes, by AVX-512 or AVX2: the one place with `unsafe` |
 //! | [`head`] | a message that begins, up to its target, as an earlier one did: that is one comparison |
 //! | [`fields`], [`malformed`] | what the keys are held against, and what is said of a bad message |
 //!
@@ -16,8 +16,6 @@
 //! allocated, but for a head, once for each target, and one bit a level beyond 64 levels of nesting. The
 //! text must be UTF-8 already, and its size is bounded elsewhere.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 #[cfg(any(target_arch = "x86_64", test))]
 mod blocks;
 mod fields;
@@ -25,6 +23,8 @@ mod head;
 mod malformed;
 mod strings;
 mod tokens;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use self::fields::MAX_NONCE_BYTES;
 pub use self::head::Head;
@@ -48,8 +48,8 @@ pub fn scan(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
 #[inline]
 fn scan_behind<'a>(head: Option<&Head>, text: &'a str, limits: Limits) -> Result<Envelope<'a>, Malformed> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(machine) = avx2::Avx2::detect() {
-        return machine.scan(head, text, limits);
+    if let Some(found) = x86::scan(head, text, limits) {
+        return found;
     }
     tokens::scan(head, text, limits, tokens::NoShortcuts)
 }
@@ -58,6 +58,15 @@ fn scan_behind<'a>(head: Option<&Head>, text: &'a str, limits: Limits) -> Result
 #[doc(hidden)]
 pub fn scan_by_tokens(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
     tokens::scan(None, text, limits, tokens::NoShortcuts)
+}
+
+/// The same by all that this machine could do it with, for what compares them.
+#[doc(hidden)]
+pub fn scan_each_way(text: &str, limits: Limits) -> Vec<Result<Envelope<'_>, Malformed>> {
+    let mut found = vec![scan_by_tokens(text, limits)];
+    #[cfg(target_arch = "x86_64")]
+    found.extend(x86::scan_each_way(text, limits));
+    found
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The envelope parser: what passes, what is found and what is cut is what `serde_json` says, and the
-//! scan that the machine's instructions allow says the same as the one by tokens.
+//! The envelope parser: what passes, what is found and what is cut is what `serde_json` says, and all
+//! scans that the machine's instructions allow say the same as the one by tokens.
 //!
 //! Input: one byte for `max_depth`, then the message. What is not UTF-8 is left off, as the
 //! connection checks that before.
@@ -8,7 +8,7 @@ use gateway::protocol::envelope::{Envelope, Proxy, Route};
 use gateway::protocol::error::ErrorCode;
 use gateway::protocol::name::{Name, ShardId};
 use gateway::protocol::op::{Hidden, OpError, ServiceOp};
-use gateway::protocol::scan::{Head, Limits, Malformed, scan, scan_by_tokens};
+use gateway::protocol::scan::{Head, Limits, Malformed, scan, scan_each_way};
 use gateway::protocol::target::Target;
 use serde_json::Value;
 
@@ -23,7 +23,9 @@ pub fn run(input: &[u8]) {
     let max_depth = 1 + u32::from(*max_depth);
     let expected = Message::parse(text, max_depth);
     let found = scan(text, Limits { max_depth });
-    assert_eq!(found, scan_by_tokens(text, Limits { max_depth }), "in {text:?}");
+    for same in scan_each_way(text, Limits { max_depth }) {
+        assert_eq!(found, same, "in {text:?}");
+    }
     match (found, expected) {
         (Ok(envelope), Some(expected)) => check(&envelope, &expected),
         (Err(malformed), None) => {

@@ -1,0 +1,44 @@
+//! The masks and the parity, against what they are by definition.
+
+use proptest::prelude::*;
+
+use super::super::blocks::Machine;
+use super::super::blocks::tests::ByDefinition;
+use super::super::random::config;
+use super::super::strings::BLOCK;
+use super::super::tokens::Shortcuts;
+use super::*;
+
+/// Compares where the machine is one of these.
+fn compare(block: &[u8; BLOCK], bits: u64) {
+    fn with<M: Machine + Shortcuts>(machine: Option<M>, block: &[u8; BLOCK], bits: u64) {
+        let Some(machine) = machine else { return };
+        assert_eq!(machine.masks(block), ByDefinition.masks(block), "{block:?}");
+        assert_eq!(machine.number_masks(block), ByDefinition.number_masks(block), "{block:?}");
+        assert_eq!(machine.escapes(block), ByDefinition.escapes(block), "{block:?}");
+        assert_eq!(machine.specials(block), ByDefinition.specials(block), "{block:?}");
+        assert_eq!(machine.prefix_xor(bits), ByDefinition.prefix_xor(bits), "{bits:#x}");
+    }
+    with(Avx512::detect(), block, bits);
+    with(Avx2::detect(), block, bits);
+}
+
+proptest! {
+    #![proptest_config(config(4_000))]
+
+    #[test]
+    fn masks_say_which_byte_is_what(bytes in prop::array::uniform32(any::<[u8; 2]>()), bits in any::<u64>()) {
+        compare(bytes.as_flattened().try_into().unwrap(), bits);
+    }
+}
+
+#[test]
+fn every_byte_is_told_apart_in_every_place() {
+    for byte in 0..=u8::MAX {
+        for place in 0..BLOCK {
+            let mut block = [b'x'; BLOCK];
+            block[place] = byte;
+            compare(&block, 0);
+        }
+    }
+}
