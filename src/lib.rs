@@ -25,9 +25,9 @@
 //! `{"s":"shard-3","t":"gateway-proxy:backend:discord:message_create","d":{"id":"8138"}}`
 //!
 //! 1. Bytes come from the [socket](networker::upgraded), to [`Bursts`](networker::bursts). The
-//!    [`FrameReader`](protocol::reader) checks and unmasks the frames and joins fragments; all
-//!    messages of one read are one burst.
-//! 2. The [`Connection`](networker::websocket) hands each to its
+//!    [`FrameReader`](protocol::reader) checks the frames and joins fragments; all messages of one read
+//!    are one [`Burst`](protocol::burst).
+//! 2. The [`Connection`](networker::websocket) unmasks each in its turn, and hands it to its
 //!    [`Dispatcher`](networker::dispatch), which [scans](protocol::scan) it once: is it JSON, and
 //!    where are `s`, `t` and `n`? The [`Envelope`](protocol::envelope) borrows them. Where it begins as
 //!    the message before did, that is a known [`Head`](protocol::scan::Head).

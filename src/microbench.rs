@@ -3,11 +3,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::config::Config;
 use crate::metrics::Exposition;
 use crate::networker::dispatch::{Dispatcher, MessageLimits, Outcome, Wishes};
+use crate::protocol::burst::{Burst, Item};
 use crate::protocol::name::ConnectionId;
-use crate::protocol::reader::{Burst, FrameReader, Item};
+use crate::protocol::reader::FrameReader;
 use crate::routes::Routes;
 use crate::state::grant::Grant;
 use crate::state::route::{Route, Shared};
@@ -36,16 +39,16 @@ impl Sender {
     }
 
     /// Takes what one read brought. Panics at anything that is not accepted.
-    pub fn read(&mut self, bytes: &[u8]) {
+    pub fn read(&mut self, bytes: &Bytes) {
         self.reader.read(bytes, &mut self.burst);
         self.dispatcher.begin();
-        let mut index = 0;
-        while let Some((item, bytes)) = self.burst.get(index) {
+        for index in 0..self.burst.len() {
+            let room = self.burst.bytes_from(index);
+            let (item, bytes) = self.burst.get(index).expect("there are so many");
             assert_eq!(item, Item::Text);
             let text = simdutf8::basic::from_utf8(bytes).expect("UTF-8");
-            let outcome = self.dispatcher.message(text, self.burst.bytes_from(index), true);
+            let outcome = self.dispatcher.message(text, room, true);
             assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
-            index += 1;
         }
         self.dispatcher.flush();
         self.burst.clear();

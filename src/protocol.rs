@@ -9,6 +9,7 @@
 //! | module | what it names |
 //! |---|---|
 //! | [`reader`] | a client's bytes as messages: frames checked, joined and bounded |
+//! | [`burst`] | what one read brought of them, until it is handled |
 //! | [`scan`] | one pass over a message: is it JSON, and where are `s`, `t`, `d`, `n`? |
 //! | [`envelope`] | what that pass found, borrowed from the message |
 //! | [`name`] | service names, shard ids, epochs, connection ids |
@@ -20,6 +21,7 @@
 //!
 //! Nothing here knows an actor, a socket or a clock.
 
+pub mod burst;
 pub mod close;
 pub mod envelope;
 pub mod error;

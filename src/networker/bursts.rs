@@ -13,8 +13,8 @@ use futures_util::Stream;
 
 use super::throttle::Throttle;
 use super::upgraded::READ_BYTES;
+pub(crate) use crate::protocol::burst::{Burst, Item};
 use crate::protocol::reader::FrameReader;
-pub(crate) use crate::protocol::reader::{Burst, Item};
 
 /// Buffers that grew beyond this are not kept. A burst is what one read brought, and what came before of a
 /// message that it completes.
@@ -27,6 +27,12 @@ thread_local! {
 
 fn take_spare() -> Burst {
     SPARE.take().unwrap_or_default()
+}
+
+/// To be kept until it may go on: it must not hold the memory that others read into for a few bytes.
+pub(crate) fn set_aside(mut burst: Burst) -> Burst {
+    burst.fit(READ_BYTES);
+    burst
 }
 
 /// Keeps a burst's buffers for the next.

@@ -169,14 +169,14 @@ impl Connection {
     }
 
     /// Works through a burst from that item on.
-    fn work(&mut self, burst: Burst, from: usize, context: &mut Ctx) {
+    fn work(&mut self, mut burst: Burst, from: usize, context: &mut Ctx) {
         self.life.hear();
         if let Stage::Service(service) = &mut self.stage {
             service.dispatcher.begin();
         }
         self.ops_this_turn = 0;
         self.turn.start(Instant::now());
-        let until = self.items(&burst, from, context);
+        let until = self.items(&mut burst, from, context);
         match &mut self.stage {
             // A service that does not take what is written to it is not polled: nothing may wait for that.
             Stage::Service(service)
@@ -189,7 +189,9 @@ impl Connection {
         let now = Instant::now();
         self.turn.stop(now);
         match until {
-            Until::Waits { at } | Until::TurnIsOver { at } => self.paused_at = Some((burst, at)),
+            Until::Waits { at } | Until::TurnIsOver { at } => {
+                self.paused_at = Some((bursts::set_aside(burst), at));
+            }
             Until::End => {
                 bursts::give_back(burst);
                 if self.turn.is_over(now) {
@@ -200,15 +202,16 @@ impl Connection {
     }
 
     /// Handles the items from that one on, as far as it gets.
-    fn items(&mut self, burst: &Burst, from: usize, context: &mut Ctx) -> Until {
-        let mut index = from;
-        while let Some((item, bytes)) = burst.get(index) {
+    fn items(&mut self, burst: &mut Burst, from: usize, context: &mut Ctx) -> Until {
+        for index in from..burst.len() {
             if index % LOOK_AT_CLOCK == LOOK_AT_CLOCK - 1 && self.turn.is_over(Instant::now()) {
                 self.give_way(context);
                 return Until::TurnIsOver { at: index };
             }
-            match self.guarded_item(item, bytes, burst.bytes_from(index), context) {
-                Flow::On => index += 1,
+            let room = burst.bytes_from(index);
+            let Some((item, bytes)) = burst.get(index) else { break };
+            match self.guarded_item(item, bytes, room, context) {
+                Flow::On => {}
                 Flow::Pause { again } => return Until::Waits { at: if again { index } else { index + 1 } },
                 Flow::End => break,
             }

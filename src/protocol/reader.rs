@@ -1,88 +1,17 @@
-//! A client's bytes as messages (RFC 6455): where frames are checked, unmasked, joined from
-//! fragments and bounded.
+//! A client's bytes as messages (RFC 6455): where frames are checked, joined from fragments and bounded.
 //!
 //! A frame that declares too much is refused at its header, before any of it is kept. Where the
-//! bytes come from is the networker's to say, and what the messages mean is
-//! [`scan`](super::scan)'s.
+//! bytes come from is the networker's to say, what is found in them waits in a [`Burst`], and what the
+//! messages mean is [`scan`](super::scan)'s.
 
-use std::ops::Range;
+use bytes::Bytes;
 
+use super::burst::{Burst, Item};
 use super::close::Close;
 use super::frame::{ClientHeader, FrameKind, unmask_into};
 
 /// The longest header of a client's frame.
 const MAX_CLIENT_HEADER: usize = 14;
-
-/// What one read brought, in order.
-#[derive(Debug, Default)]
-pub struct Burst {
-    /// The payloads of all items, unmasked.
-    bytes: Vec<u8>,
-    items: Vec<(Item, Range<usize>)>,
-    frames: u64,
-}
-
-/// A whole message, or something about the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Item {
-    Text,
-    Ping,
-    Pong,
-    /// The service closes; the payload is code and reason.
-    Close,
-    /// What came must be answered with this close, and nothing after it counts.
-    Violation(Close),
-    /// The socket ended.
-    End,
-}
-
-impl Burst {
-    /// How many items there are.
-    pub fn len(&self) -> usize {
-        self.items.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// An item and its payload.
-    pub fn get(&self, index: usize) -> Option<(Item, &[u8])> {
-        self.items.get(index).map(|(item, range)| (*item, &self.bytes[range.clone()]))
-    }
-
-    /// How many frames began, fragments and control frames included.
-    pub fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// How much memory the payloads take.
-    pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
-    }
-
-    /// How many bytes the payloads from that item on have.
-    pub fn bytes_from(&self, index: usize) -> usize {
-        self.items.get(index).map_or(0, |(_, range)| self.bytes.len() - range.start)
-    }
-
-    /// The socket ended.
-    pub fn end(&mut self) {
-        let end = self.bytes.len();
-        self.push(Item::End, end);
-    }
-
-    fn push(&mut self, item: Item, start: usize) {
-        self.items.push((item, start..self.bytes.len()));
-    }
-
-    /// Forgets what came, and keeps its buffers.
-    pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.items.clear();
-        self.frames = 0;
-    }
-}
 
 /// Splits bytes into frames and joins frames to messages.
 #[derive(Debug)]
@@ -120,9 +49,10 @@ impl FrameReader {
         self.header.capacity() + self.message.capacity() + self.control.capacity()
     }
 
-    /// Reads all of `bytes` and appends what was completed to `burst`.
-    pub fn read(&mut self, bytes: &[u8], burst: &mut Burst) {
-        let mut rest = bytes;
+    /// Reads all of `bytes`. What was completed is found in `burst`, which had nothing in it.
+    pub fn read(&mut self, bytes: &Bytes, burst: &mut Burst) {
+        burst.begin(bytes);
+        let mut rest = &bytes[..];
         while !rest.is_empty() && !self.is_broken {
             rest = match self.frame {
                 Some((header, came)) => self.read_payload(header, came, rest, burst),
@@ -162,15 +92,13 @@ impl FrameReader {
     }
 
     fn begin<'a>(&mut self, header: ClientHeader, bytes: &'a [u8], burst: &mut Burst) -> &'a [u8] {
-        burst.frames += 1;
+        burst.count_frame();
         if let Err(close) = self.check(header) {
             return self.fail(close, burst);
         }
         let length = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         if header.kind == FrameKind::Text && header.fin && length <= bytes.len() {
-            let start = burst.bytes.len();
-            unmask_into(&mut burst.bytes, &bytes[..length], header.mask, 0);
-            burst.push(Item::Text, start);
+            burst.push_masked(bytes, length, header.mask);
             return &bytes[length..];
         }
         self.read_payload(header, 0, bytes, burst)
@@ -213,13 +141,13 @@ impl FrameReader {
             self.frame = Some((header, came + more));
         } else {
             self.frame = None;
-            self.end_frame(header, burst);
+            self.end_frame(header, burst, bytes.len() - more);
         }
         &bytes[more..]
     }
 
-    fn end_frame(&mut self, header: ClientHeader, burst: &mut Burst) {
-        let start = burst.bytes.len();
+    /// `behind`: how much was read beyond the frame.
+    fn end_frame(&mut self, header: ClientHeader, burst: &mut Burst, behind: usize) {
         let item = match header.kind {
             FrameKind::Close => Item::Close,
             FrameKind::Ping => Item::Ping,
@@ -227,22 +155,18 @@ impl FrameReader {
             FrameKind::Text | FrameKind::Binary | FrameKind::Continuation => {
                 self.is_fragmented = !header.fin;
                 if header.fin {
-                    burst.bytes.append(&mut self.message);
-                    self.message = Vec::new();
-                    burst.push(Item::Text, start);
+                    burst.push_joined(Item::Text, std::mem::take(&mut self.message), behind);
                 }
                 return;
             }
         };
-        burst.bytes.append(&mut self.control);
-        burst.push(item, start);
+        burst.push_joined(item, std::mem::take(&mut self.control), behind);
     }
 
     fn fail(&mut self, close: Close, burst: &mut Burst) -> &'static [u8] {
         self.is_broken = true;
         self.message = Vec::new();
-        let end = burst.bytes.len();
-        burst.push(Item::Violation(close), end);
+        burst.push_joined(Item::Violation(close), Vec::new(), 0);
         &[]
     }
 }
@@ -283,7 +207,7 @@ mod tests {
         let mut items = Vec::new();
         for piece in bytes.chunks(piece) {
             let mut burst = Burst::default();
-            reader.read(piece, &mut burst);
+            reader.read(&Bytes::copy_from_slice(piece), &mut burst);
             items.extend(
                 (0..burst.len())
                     .map(|index| burst.get(index).map(|(item, bytes)| (item, bytes.to_vec())).unwrap()),
@@ -322,7 +246,7 @@ mod tests {
             let mut frames = 0;
             for piece in bytes.chunks(piece) {
                 let mut burst = Burst::default();
-                reader.read(piece, &mut burst);
+                reader.read(&Bytes::copy_from_slice(piece), &mut burst);
                 frames += burst.frames();
             }
             assert_eq!(frames, 4, "in pieces of {piece}");

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use gateway::config::Config;
 use gateway::microbench::Sender;
 use gateway::protocol::name::{ConnectionId, Name};
@@ -47,7 +48,7 @@ fn route(name: &str, shared: &Arc<Shared>) -> (Arc<Route>, Caught) {
 /// A connection, and what its socket brings next.
 pub(crate) struct Line {
     sender: Sender,
-    wire: Vec<u8>,
+    wire: Bytes,
     caught: Caught,
 }
 
@@ -61,7 +62,7 @@ impl Line {
         routes.insert(own.clone());
         routes.insert(backend);
         let sender = Sender::new(own, ConnectionId(1), routes, &Config::default());
-        let wire = masked(&vec![message("backend", bytes, Style::Compact); BURST]);
+        let wire = masked(&vec![message("backend", bytes, Style::Compact); BURST]).into();
         let mut line = Self { sender, wire, caught };
         line.read();
         let messages: u64 = line.caught.take().iter().map(|parcel| parcel.amount().messages).sum();

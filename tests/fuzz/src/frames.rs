@@ -2,8 +2,10 @@
 //!
 //! Input: one byte for `max_message_bytes`, one that seeds a way to split, then the client's stream.
 
+use bytes::Bytes;
+use gateway::protocol::burst::{Burst, Item};
 use gateway::protocol::close::Close;
-use gateway::protocol::reader::{Burst, FrameReader, Item};
+use gateway::protocol::reader::FrameReader;
 
 /// What the reader may hold beside a message: a header and a control frame, as vectors grow.
 const SLACK_BYTES: usize = 512;
@@ -56,11 +58,11 @@ fn read(mut stream: &[u8], max: usize, mut split: Split) -> Items {
         let was_broken = is_broken(&items);
         let held = reader.held_bytes();
         burst.clear();
-        reader.read(bytes, &mut burst);
+        reader.read(&Bytes::copy_from_slice(bytes), &mut burst);
         assert!(!was_broken || burst.is_empty(), "{burst:?} came after a violation");
         assert!(burst.bytes_from(0) <= held + bytes.len(), "{burst:?} is more than came");
         items.extend(
-            (0..burst.len()).filter_map(|index| burst.get(index)).map(|(item, bytes)| (item, bytes.to_vec())),
+            (0..burst.len()).filter_map(|index| burst.get(index).map(|(item, bytes)| (item, bytes.to_vec()))),
         );
         let bound = if is_broken(&items) { 0 } else { max } + SLACK_BYTES;
         assert!(reader.held_bytes() <= bound, "{} bytes are held, max {max}", reader.held_bytes());
