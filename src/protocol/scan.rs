@@ -54,19 +54,27 @@ fn scan_behind<'a>(head: Option<&Head>, text: &'a str, limits: Limits) -> Result
     tokens::scan(head, text, limits, tokens::NoShortcuts)
 }
 
-/// The same by the reference alone, for what compares the two.
-#[doc(hidden)]
-pub fn scan_by_tokens(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
+/// The same by the reference alone.
+#[cfg(test)]
+fn scan_by_tokens(text: &str, limits: Limits) -> Result<Envelope<'_>, Malformed> {
     tokens::scan(None, text, limits, tokens::NoShortcuts)
 }
 
-/// The same by all that this machine could do it with, for what compares them.
+/// The same by each way that this machine has, for what compares them.
 #[doc(hidden)]
 pub fn scan_each_way(text: &str, limits: Limits) -> Vec<Result<Envelope<'_>, Malformed>> {
-    let mut found = vec![scan_by_tokens(text, limits)];
+    scan_behind_each_way(None, text, limits)
+}
+
+fn scan_behind_each_way<'a>(
+    head: Option<&Head>,
+    text: &'a str,
+    limits: Limits,
+) -> Vec<Result<Envelope<'a>, Malformed>> {
+    let reference = std::iter::once(tokens::scan(head, text, limits, tokens::NoShortcuts));
     #[cfg(target_arch = "x86_64")]
-    found.extend(x86::scan_each_way(text, limits));
-    found
+    let reference = reference.chain(x86::scan_each_way(head, text, limits));
+    reference.collect()
 }
 
 #[cfg(test)]

@@ -99,7 +99,7 @@ fn the_readme_names_every_setting_with_its_default() {
 #[test]
 fn one_module_has_all_that_is_unsafe() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let audited = source.join("protocol/scan/avx2.rs");
+    let audited = source.join("protocol/scan/x86.rs");
     let with_unsafe: Vec<PathBuf> =
         sources(&source).into_iter().filter(|path| code(path).contains("unsafe ")).collect();
     assert_eq!(with_unsafe, [audited]);

@@ -82,7 +82,7 @@ mod tests {
 
     use super::super::random::{Choices, config, json};
     use super::super::tests::mutate;
-    use super::super::{scan, scan_by_tokens};
+    use super::super::{scan, scan_behind_each_way, scan_by_tokens};
     use super::*;
     use crate::protocol::envelope::Route;
 
@@ -215,9 +215,13 @@ mod tests {
             let found = head.scan(&whole, LIMITS);
             prop_assert!(!mutations.is_empty() || matches!(found, Some(Ok(_))), "{:?}", whole);
             prop_assert_eq!(&found, &routed(&whole).filter(|_| !rest.starts_with('"')), "{:?}", whole);
-            let by_tokens = scan_by_tokens(&whole, LIMITS);
-            let envelope = found.map(|found| found.map(|(envelope, _)| envelope));
-            prop_assert!(envelope.is_none_or(|envelope| envelope == by_tokens), "{:?}", whole);
+            if let Some(found) = found {
+                let found = found.map(|(envelope, _)| envelope);
+                prop_assert_eq!(&found, &scan_by_tokens(&whole, LIMITS), "{:?}", whole);
+                for same in scan_behind_each_way(Some(&head), &whole, LIMITS) {
+                    prop_assert_eq!(&found, &same, "{:?}", whole);
+                }
+            }
         }
     }
 }

@@ -354,6 +354,9 @@ proptest! {
     ) {
         let text = mutate(&message(&mut Choices(&choices)).0, &mutations);
         let outcome = scan(&text, Limits { max_depth });
+        for same in scan_each_way(&text, Limits { max_depth }) {
+            prop_assert_eq!(same, outcome, "{:?}", text);
+        }
         let expected = Message::parse(&text, max_depth);
         prop_assert_eq!(outcome.is_ok(), expected.is_some(), "{:?}\n{:?}", text, outcome);
         if let (Ok(found), Some(expected)) = (outcome, expected) {

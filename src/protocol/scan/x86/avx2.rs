@@ -1,26 +1,25 @@
-//! The masks of 64 bytes by AVX2, BMI and PCLMULQDQ, which any x86-64 since 2015 has.
+//! The masks of 64 bytes by AVX2, BMI and PCLMULQDQ, which most machines have.
 
 use std::arch::x86_64::{
-    __m256i, _mm256_cmpeq_epi8, _mm256_loadu_si256, _mm256_max_epu8, _mm256_min_epu8, _mm256_movemask_epi8,
-    _mm256_or_si256, _mm256_set1_epi8, _mm256_setr_epi64x, _mm256_shuffle_epi8, _mm256_slli_epi16,
-    _mm256_sub_epi8,
+    __m256i, _mm256_cmpeq_epi8, _mm256_max_epu8, _mm256_min_epu8, _mm256_movemask_epi8, _mm256_or_si256,
+    _mm256_set1_epi8, _mm256_setr_epi64x, _mm256_shuffle_epi8, _mm256_slli_epi16, _mm256_sub_epi8,
 };
 
-use super::super::blocks::{self, Machine, Masks, NumberMasks};
-use super::super::strings::BLOCK;
-use super::super::tokens::{self, Shortcuts};
-use super::{ESCAPES, Envelope, Head, Limits, Malformed, WHITE, machine, prefix_xor, words};
+use super::{
+    BLOCK, ESCAPES, Envelope, Head, Limits, Machine, Malformed, Masks, NumberMasks, Shortcuts, WHITE, blocks,
+    compiled_for, halves, prefix_xor, tokens, words,
+};
 
 // A machine with AVX2 has the others, except under emulators.
-machine!(Avx2: "avx2" "bmi1" "bmi2" "lzcnt" "pclmulqdq" "popcnt");
+compiled_for!(Avx2: "avx2" "bmi1" "bmi2" "lzcnt" "pclmulqdq" "popcnt");
 
-/// A block in two halves of 32 bytes.
+/// Two halves of a block, 32 bytes each.
 type Halves = [__m256i; 2];
 
 #[target_feature(enable = "avx2")]
 #[inline]
 fn masks(block: &[u8; BLOCK]) -> Masks {
-    let halves = load(block);
+    let halves = halves(block);
     // `[` and `{` differ in one bit, and so do `]` and `}`.
     let braces = halves.map(|half| _mm256_or_si256(half, _mm256_set1_epi8(0x20)));
     Masks {
@@ -40,7 +39,7 @@ fn masks(block: &[u8; BLOCK]) -> Masks {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn number_masks(block: &[u8; BLOCK]) -> NumberMasks {
-    let halves = load(block);
+    let halves = halves(block);
     NumberMasks {
         digits: bits(halves.map(|half| {
             let value = _mm256_sub_epi8(half, _mm256_set1_epi8(b'0'.cast_signed()));
@@ -56,7 +55,7 @@ fn number_masks(block: &[u8; BLOCK]) -> NumberMasks {
 #[inline]
 fn escapes(block: &[u8; BLOCK]) -> u64 {
     let table = table(ESCAPES);
-    bits(load(block).map(|half| {
+    bits(halves(block).map(|half| {
         let most = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(table, half), half);
         let quotes = _mm256_cmpeq_epi8(half, _mm256_set1_epi8(b'"'.cast_signed()));
         let returns = _mm256_cmpeq_epi8(half, _mm256_set1_epi8(b'r'.cast_signed()));
@@ -67,16 +66,8 @@ fn escapes(block: &[u8; BLOCK]) -> u64 {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn specials(block: &[u8; BLOCK]) -> u64 {
-    let halves = load(block);
+    let halves = halves(block);
     equal(halves, b'"') | equal(halves, b'\\') | bits(halves.map(|half| controls(half)))
-}
-
-#[target_feature(enable = "avx2")]
-#[inline]
-fn load(block: &[u8; BLOCK]) -> Halves {
-    let start: *const __m256i = block.as_ptr().cast();
-    // SAFETY: a block has the 64 bytes that two loads of 32 read; they may stand anywhere.
-    unsafe { [_mm256_loadu_si256(start), _mm256_loadu_si256(start.add(1))] }
 }
 
 /// One bit for each byte, the first lowest: its highest.

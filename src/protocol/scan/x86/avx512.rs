@@ -1,23 +1,23 @@
 //! The masks of 64 bytes by AVX-512: one comparison makes each.
 
 use std::arch::x86_64::{
-    __m512i, _mm512_cmpeq_epi8_mask, _mm512_cmple_epu8_mask, _mm512_cmplt_epu8_mask, _mm512_loadu_si512,
-    _mm512_or_si512, _mm512_set_epi64, _mm512_set1_epi8, _mm512_shuffle_epi8, _mm512_sub_epi8,
-    _mm512_test_epi8_mask,
+    __m512i, _mm512_cmpeq_epi8_mask, _mm512_cmple_epu8_mask, _mm512_cmplt_epu8_mask, _mm512_or_si512,
+    _mm512_set_epi64, _mm512_set1_epi8, _mm512_shuffle_epi8, _mm512_sub_epi8, _mm512_test_epi8_mask,
 };
 
-use super::super::blocks::{self, Machine, Masks, NumberMasks};
-use super::super::strings::BLOCK;
-use super::super::tokens::{self, Shortcuts};
-use super::{ESCAPES, Envelope, Head, Limits, Malformed, WHITE, machine, prefix_xor, words};
+use super::{
+    BLOCK, ESCAPES, Envelope, Head, Limits, Machine, Malformed, Masks, NumberMasks, Shortcuts, WHITE, blocks,
+    compiled_for, prefix_xor, tokens, whole, words,
+};
 
-// VBMI2 is not used: machines without it clock lower while they work on 512 bits, and are better off with AVX2.
-machine!(Avx512: "avx512f" "avx512bw" "avx512vbmi2" "avx2" "bmi1" "bmi2" "lzcnt" "pclmulqdq" "popcnt");
+// VBMI2 is asked for, though not used: machines that have AVX-512 without it clock lower while they work on
+// 512 bits, and are better off with AVX2.
+compiled_for!(Avx512: "avx512f" "avx512bw" "avx512vbmi2" "avx2" "bmi1" "bmi2" "lzcnt" "pclmulqdq" "popcnt");
 
 #[target_feature(enable = "avx512bw")]
 #[inline]
 fn masks(block: &[u8; BLOCK]) -> Masks {
-    let bytes = load(block);
+    let bytes = whole(block);
     // `[` and `{` differ in one bit, and so do `]` and `}`.
     let bit = _mm512_set1_epi8(0x20);
     let braces = _mm512_or_si512(bytes, bit);
@@ -37,7 +37,7 @@ fn masks(block: &[u8; BLOCK]) -> Masks {
 #[target_feature(enable = "avx512bw")]
 #[inline]
 fn number_masks(block: &[u8; BLOCK]) -> NumberMasks {
-    let bytes = load(block);
+    let bytes = whole(block);
     let values = _mm512_sub_epi8(bytes, _mm512_set1_epi8(b'0'.cast_signed()));
     NumberMasks {
         digits: _mm512_cmple_epu8_mask(values, _mm512_set1_epi8(9)),
@@ -50,22 +50,15 @@ fn number_masks(block: &[u8; BLOCK]) -> NumberMasks {
 #[target_feature(enable = "avx512bw")]
 #[inline]
 fn escapes(block: &[u8; BLOCK]) -> u64 {
-    let bytes = load(block);
+    let bytes = whole(block);
     in_table(bytes, ESCAPES) | equal(bytes, b'"') | equal(bytes, b'r')
 }
 
 #[target_feature(enable = "avx512bw")]
 #[inline]
 fn specials(block: &[u8; BLOCK]) -> u64 {
-    let bytes = load(block);
+    let bytes = whole(block);
     equal(bytes, b'"') | equal(bytes, b'\\') | controls(bytes)
-}
-
-#[target_feature(enable = "avx512bw")]
-#[inline]
-fn load(block: &[u8; BLOCK]) -> __m512i {
-    // SAFETY: a block has the 64 bytes that are read; they may stand anywhere.
-    unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
 }
 
 #[target_feature(enable = "avx512bw")]

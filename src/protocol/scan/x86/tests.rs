@@ -2,11 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::blocks::Machine;
 use super::super::blocks::tests::ByDefinition;
 use super::super::random::config;
-use super::super::strings::BLOCK;
-use super::super::tokens::Shortcuts;
 use super::*;
 
 /// Compares where the machine is one of these.
@@ -30,6 +27,13 @@ proptest! {
     fn masks_say_which_byte_is_what(bytes in prop::array::uniform32(any::<[u8; 2]>()), bits in any::<u64>()) {
         compare(bytes.as_flattened().try_into().unwrap(), bits);
     }
+}
+
+#[test]
+fn the_machine_has_one_of_the_two() {
+    let [wide, narrow] = [Avx512::detect().is_some(), Avx2::detect().is_some()];
+    println!("compared here: AVX-512 {wide}, AVX2 {narrow}");
+    assert!(!wide || narrow, "AVX-512 without AVX2");
 }
 
 #[test]
