@@ -16,8 +16,7 @@ use super::upgraded::READ_BYTES;
 pub(crate) use crate::protocol::burst::{Burst, Item};
 use crate::protocol::reader::FrameReader;
 
-/// Buffers that grew beyond this are not kept. A burst is what one read brought, and what came before of a
-/// message that it completes.
+/// Buffers that grew beyond this are not kept: a read seldom completes a message that large, or brings so many.
 const MAX_SPARE_BYTES: usize = 4 * READ_BYTES;
 
 thread_local! {
@@ -29,10 +28,22 @@ fn take_spare() -> Burst {
     SPARE.take().unwrap_or_default()
 }
 
-/// To be kept until it may go on: it must not hold the memory that others read into for a few bytes.
-pub(crate) fn set_aside(mut burst: Burst) -> Burst {
-    burst.fit(READ_BYTES);
-    burst
+/// A burst that has to wait, and the item that it goes on with.
+pub(crate) struct Paused {
+    burst: Burst,
+    at: usize,
+}
+
+impl Paused {
+    pub(crate) fn new(mut burst: Burst, at: usize) -> Self {
+        // It must not hold the memory that others read into for a few bytes.
+        burst.fit(at, READ_BYTES);
+        Self { burst, at }
+    }
+
+    pub(crate) fn into_parts(self) -> (Burst, usize) {
+        (self.burst, self.at)
+    }
 }
 
 /// Keeps a burst's buffers for the next.

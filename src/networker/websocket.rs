@@ -23,7 +23,7 @@ use actix_web_actors::ws::{self, WebsocketContext};
 use tokio::sync::Semaphore;
 
 use self::ops::Acknowledgement;
-use super::bursts::{self, Burst, Bursts, Gate, Item};
+use super::bursts::{self, Burst, Bursts, Gate, Item, Paused};
 use super::dispatch::{Dispatcher, MessageLimits, Outcome};
 use super::entrance::{Arrival, Entrance};
 use super::outgoing::Outgoing;
@@ -59,7 +59,7 @@ pub(crate) struct Connection {
     outgoing: Rc<RefCell<Outgoing>>,
     stage: Stage,
     /// The burst at which reading was paused, and how far it is done.
-    paused_at: Option<(Burst, usize)>,
+    paused: Option<Paused>,
     /// Whether the next message waits for room in a mailbox.
     hold: Hold,
     budget: HoldBudget,
@@ -147,7 +147,7 @@ impl Connection {
             gate: Rc::default(),
             outgoing: Rc::default(),
             stage: Stage::Silent,
-            paused_at: None,
+            paused: None,
             hold: Hold::No,
             budget: HoldBudget::new(entrance.config.hold),
             op_rate: Rate::new(entrance.config.max_ops_per_second),
@@ -189,9 +189,7 @@ impl Connection {
         let now = Instant::now();
         self.turn.stop(now);
         match until {
-            Until::Waits { at } | Until::TurnIsOver { at } => {
-                self.paused_at = Some((bursts::set_aside(burst), at));
-            }
+            Until::Waits { at } | Until::TurnIsOver { at } => self.paused = Some(Paused::new(burst, at)),
             Until::End => {
                 bursts::give_back(burst);
                 if self.turn.is_over(now) {
@@ -384,7 +382,7 @@ impl Handler<Outbound> for Connection {
 
 impl Connection {
     fn take_outbound(&mut self, outbound: Outbound, context: &mut Ctx) {
-        if self.paused_at.is_some() {
+        if self.paused.is_some() {
             self.flush();
         }
         match outbound {

@@ -27,11 +27,15 @@ pub enum Item {
 /// What one read brought.
 #[derive(Debug, Default)]
 pub struct Burst {
-    /// What was read, masked.
+    /// What was read, masked; or what is still needed of it.
     read: Bytes,
+    /// How much of what was read stood before that.
+    skipped: usize,
+    /// Whether that memory is its own, and not shared with other reads.
+    is_own: bool,
     /// The payloads that were put together from several frames or reads, unmasked.
     joined: Vec<u8>,
-    entries: Vec<Entry>,
+    slots: Vec<Slot>,
     frames: u64,
     /// The message whose turn it is, unmasked.
     current: Vec<u8>,
@@ -40,41 +44,53 @@ pub struct Burst {
 /// An item, and where its payload stands. A read may bring twenty thousand, so these are small; neither a
 /// read nor what is joined in one has 4 GiB.
 #[derive(Debug)]
-struct Entry {
+struct Slot {
     item: Item,
     /// In what was read, if there is a mask; else among the joined payloads.
     start: u32,
-    bytes: u32,
+    length: u32,
     mask: Option<[u8; 4]>,
-    /// How much was read behind it.
-    behind: u32,
+    /// Where its last frame ends in what was read.
+    end: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 24);
+const _: () = assert!(size_of::<Slot>() <= 24);
+
+impl Slot {
+    /// What it needs of the read.
+    fn masked(&self) -> Option<Range<usize>> {
+        self.mask.is_some().then(|| self.range())
+    }
+
+    fn range(&self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.length as usize
+    }
+}
 
 impl Burst {
     /// How many items there are.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.slots.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.slots.is_empty()
     }
 
     /// An item and its payload.
     pub fn get(&mut self, index: usize) -> Option<(Item, &[u8])> {
-        let entry = self.entries.get(index)?;
-        let range = entry.start as usize..(entry.start + entry.bytes) as usize;
-        let payload = match entry.mask {
-            None => &self.joined[range],
+        let slot = self.slots.get(index)?;
+        let Range { start, end } = slot.range();
+        let payload = match slot.mask {
+            None => &self.joined[start..end],
             Some(mask) => {
                 self.current.clear();
-                unmask_into(&mut self.current, &self.read[range], mask, 0);
+                unmask_into(&mut self.current, &self.read[start - self.skipped..end - self.skipped], mask, 0);
                 &self.current
             }
         };
-        Some((entry.item, payload))
+        Some((slot.item, payload))
     }
 
     /// How many frames began, fragments and control frames included.
@@ -82,24 +98,25 @@ impl Burst {
         self.frames
     }
 
-    /// How many bytes the payloads from that item on have at most.
+    /// How many bytes that text and those behind it have at most: the headers between them count too.
     pub fn bytes_from(&self, index: usize) -> usize {
-        self.entries.get(index).map_or(0, |entry| entry.bytes as usize + entry.behind as usize)
+        let (Some(slot), Some(last)) = (self.slots.get(index), self.slots.last()) else { return 0 };
+        (slot.length + last.end - slot.end) as usize
     }
 
     /// How much memory it keeps when it is cleared.
     pub fn capacity(&self) -> usize {
-        self.joined.capacity() + self.current.capacity()
+        self.joined.capacity() + self.current.capacity() + self.slots.capacity() * size_of::<Slot>()
     }
 
     /// The socket ended.
     pub fn end(&mut self) {
-        self.push_joined(Item::End, Vec::new(), 0);
+        self.push_mark(Item::End);
     }
 
     /// Begins with what was read.
     pub(super) fn begin(&mut self, read: &Bytes) {
-        debug_assert!(self.is_empty());
+        self.clear();
         self.read = read.clone();
     }
 
@@ -107,35 +124,53 @@ impl Burst {
         self.frames += 1;
     }
 
-    /// Adds a message that came whole, which `rest`, the end of what was read, begins with.
-    pub(super) fn push_masked(&mut self, rest: &[u8], bytes: usize, mask: [u8; 4]) {
-        let start = self.read.len() - rest.len();
-        self.push(Item::Text, start..start + bytes, Some(mask), rest.len() - bytes);
+    /// Adds a message that came whole, and where it stands in what was read.
+    pub(super) fn push_masked(&mut self, range: Range<usize>, mask: [u8; 4]) {
+        let end = range.end;
+        self.push(Item::Text, range, Some(mask), end);
     }
 
-    /// Adds an item with that payload, unmasked. So much was read `behind` it.
-    pub(super) fn push_joined(&mut self, item: Item, mut payload: Vec<u8>, behind: usize) {
+    /// Adds an item with that payload, which is taken. Its last frame ends there in what was read.
+    pub(super) fn push_joined(&mut self, item: Item, payload: &mut Vec<u8>, end: usize) {
         let start = self.joined.len();
-        if start == 0 {
+        if item == Item::Text && start == 0 {
             // Most are the only one, and may be large.
-            self.joined = payload;
+            std::mem::swap(&mut self.joined, payload);
         } else {
-            self.joined.append(&mut payload);
+            self.joined.append(payload);
         }
-        self.push(item, start..self.joined.len(), None, behind);
+        self.push(item, start..self.joined.len(), None, end);
     }
 
-    fn push(&mut self, item: Item, range: Range<usize>, mask: Option<[u8; 4]>, behind: usize) {
-        let [start, bytes, behind] =
-            [range.start, range.len(), behind].map(|number| u32::try_from(number).expect("below 4 GiB"));
-        self.entries.push(Entry { item, start, bytes, mask, behind });
+    /// Adds an item that has no payload, and behind which nothing comes.
+    pub(super) fn push_mark(&mut self, item: Item) {
+        let end = self.slots.last().map_or(0, |last| last.end as usize);
+        self.push(item, 0..0, None, end);
     }
 
-    /// To be called where it has to wait, with how much memory what was read may share: it must not hold much
-    /// more than its bytes.
-    pub fn fit(&mut self, shared: usize) {
-        if self.read.len() * 2 < shared {
-            self.read = Bytes::copy_from_slice(&self.read);
+    fn push(&mut self, item: Item, range: Range<usize>, mask: Option<[u8; 4]>, end: usize) {
+        let [start, length, end] =
+            [range.start, range.len(), end].map(|number| u32::try_from(number).expect("below 4 GiB"));
+        self.slots.push(Slot { item, start, length, mask, end });
+    }
+
+    /// To be called where the items from that one on have to wait: then it must not hold much more memory than
+    /// they need. What was read is in memory that other reads `shared`, so much of it. All copies that this makes
+    /// of one read, however often it waits, have together less than was read.
+    pub fn fit(&mut self, from: usize, shared: usize) {
+        let left = self.slots.get(from..).unwrap_or_default();
+        let first = left.iter().find_map(Slot::masked);
+        let last = left.iter().rev().find_map(Slot::masked);
+        let needed =
+            first.zip(last).map_or(self.skipped..self.skipped, |(first, last)| first.start..last.end);
+        let held = if self.is_own { self.read.len() } else { shared };
+        if needed.len() * 2 < held {
+            self.read = Bytes::copy_from_slice(&self.read[needed.start - self.skipped..][..needed.len()]);
+            self.skipped = needed.start;
+            self.is_own = true;
+        }
+        if self.joined.len() * 2 < self.joined.capacity() {
+            self.joined.shrink_to_fit();
         }
         self.current = Vec::new();
     }
@@ -143,8 +178,10 @@ impl Burst {
     /// Forgets what came, and keeps its buffers.
     pub fn clear(&mut self) {
         self.read = Bytes::new();
+        self.skipped = 0;
+        self.is_own = false;
         self.joined.clear();
-        self.entries.clear();
+        self.slots.clear();
         self.frames = 0;
     }
 }
@@ -172,12 +209,25 @@ mod tests {
         [first, [second, frame("two"), frame("three")].concat()].map(Bytes::from)
     }
 
+    fn all_of(burst: &mut Burst) -> Vec<String> {
+        let text = |(item, bytes): (Item, &[u8])| {
+            assert_eq!(item, Item::Text);
+            String::from_utf8(bytes.to_vec()).unwrap()
+        };
+        (0..burst.len()).map(|index| burst.get(index).map(text).unwrap()).collect()
+    }
+
+    fn burst_of(reads: &[Bytes]) -> Burst {
+        let (mut reader, mut burst) = (FrameReader::new(100_000), Burst::default());
+        for read in reads {
+            reader.read(read, &mut burst);
+        }
+        burst
+    }
+
     #[test]
     fn messages_come_in_order_as_often_as_they_are_asked_for() {
-        let (mut reader, mut burst) = (FrameReader::new(100), Burst::default());
-        for read in two_reads() {
-            reader.read(&read, &mut burst);
-        }
+        let mut burst = burst_of(&two_reads());
         for index in [2, 0, 1, 1, 0, 2] {
             let expected = ["one", "two", "three"][index];
             assert_eq!(burst.get(index), Some((Item::Text, expected.as_bytes())));
@@ -186,36 +236,71 @@ mod tests {
     }
 
     #[test]
-    fn room_is_told_for_all_that_may_come() {
-        let (mut reader, mut burst) = (FrameReader::new(100), Burst::default());
-        for read in two_reads() {
-            reader.read(&read, &mut burst);
-        }
-        let left = |index: usize| ["one", "two", "three"][index..].concat().len();
-        for index in 0..3 {
+    fn room_is_told_for_the_messages_and_their_headers_and_not_for_what_is_not_whole() {
+        let [first, second] = two_reads();
+        let unfinished = frame(&"x".repeat(100));
+        let ping = [0x89, 0x80, 1, 2, 3, 4];
+        let second = [&second[..], &ping, &unfinished[..90]].concat();
+        let burst = burst_of(&[first, second.into()]);
+        assert_eq!(burst.len(), 4);
+        for (index, texts) in [(0, "onetwothree"), (1, "twothree"), (2, "three")] {
             let told = burst.bytes_from(index);
-            assert!((left(index)..left(index) + 3 * 6).contains(&told), "{told} for {}", left(index));
+            assert!((texts.len()..=texts.len() + 3 * 6).contains(&told), "{told} for {texts}");
         }
-        assert_eq!(burst.bytes_from(3), 0);
+        assert_eq!(burst.bytes_from(4), 0);
     }
 
     #[test]
-    fn one_that_waits_lets_go_of_memory_of_which_it_has_little() {
-        let (mut reader, mut burst) = (FrameReader::new(100), Burst::default());
-        let read = Bytes::from(frame("one"));
-        reader.read(&read, &mut burst);
-        burst.fit(2 * read.len());
-        assert!(!read.is_unique(), "it has half");
-        burst.fit(2 * read.len() + 1);
+    fn one_that_waits_lets_go_of_memory_of_which_it_needs_less_than_half() {
+        let read = Bytes::from([frame("one"), frame("two")].concat());
+        let mut burst = burst_of(std::slice::from_ref(&read));
+        // From the first byte of the first to the last of the second.
+        let needed = read.len() - 6;
+        burst.fit(0, 2 * needed);
+        assert!(!read.is_unique(), "it needs half");
+        burst.fit(0, 2 * needed + 1);
         assert!(read.is_unique());
-        assert_eq!(burst.get(0), Some((Item::Text, &b"one"[..])));
+        assert_eq!(all_of(&mut burst), ["one", "two"]);
+    }
+
+    #[test]
+    fn one_that_waits_often_is_copied_as_it_halves() {
+        let texts: Vec<String> = (0..100).map(|number| format!("message {number}")).collect();
+        let read = Bytes::from(texts.iter().flat_map(|text| frame(text)).collect::<Vec<u8>>());
+        let mut burst = burst_of(std::slice::from_ref(&read));
+        let mut copied = 0;
+        for (from, text) in texts.iter().enumerate() {
+            let before = burst.read.as_ptr();
+            burst.fit(from, 1 << 20);
+            copied += if before == burst.read.as_ptr() { 0 } else { burst.read.len() };
+            assert!(burst.read.len() <= 2 * (texts.len() - from) * (text.len() + 6), "{from}");
+            assert_eq!(burst.get(from), Some((Item::Text, text.as_bytes())));
+        }
+        assert!((1..=2 * read.len()).contains(&copied), "{copied} bytes for {}", read.len());
+        burst.fit(texts.len(), 1 << 20);
+        assert_eq!(burst.read.len(), 0);
+    }
+
+    #[test]
+    fn what_was_joined_waits_in_memory_of_its_size() {
+        let mut message = frame("x");
+        message[1] = 0xFE;
+        message.splice(2..2, 50_000_u16.to_be_bytes());
+        message.resize(8 + 50_000, b'x');
+        let ping = [0x89, 0x81, 1, 2, 3, 4, b'y'];
+        let second = [&message[40_000..], &ping].concat();
+        let mut burst = burst_of(&[Bytes::copy_from_slice(&message[..40_000]), second.into()]);
+        assert_eq!(burst.joined.len(), 50_001);
+        burst.fit(0, 1 << 20);
+        assert!(burst.capacity() < 2 * 50_001 + 1_000, "{}", burst.capacity());
+        assert_eq!(burst.read.len(), 0, "nothing of it is needed");
+        assert_eq!(burst.get(0).map(|(_, text)| text.len()), Some(50_000));
     }
 
     #[test]
     fn nothing_is_held_once_it_is_cleared() {
-        let (mut reader, mut burst) = (FrameReader::new(100), Burst::default());
         let read = Bytes::from(frame("one"));
-        reader.read(&read, &mut burst);
+        let mut burst = burst_of(std::slice::from_ref(&read));
         burst.clear();
         assert!(read.is_unique());
         assert_eq!((burst.len(), burst.frames(), burst.bytes_from(0)), (0, 0, 0));

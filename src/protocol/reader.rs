@@ -28,6 +28,8 @@ pub struct FrameReader {
     /// What came of the control frame that is being read.
     control: Vec<u8>,
     is_broken: bool,
+    /// How much this read brought.
+    read_bytes: usize,
 }
 
 impl FrameReader {
@@ -41,6 +43,7 @@ impl FrameReader {
             is_fragmented: false,
             control: Vec::new(),
             is_broken: false,
+            read_bytes: 0,
         }
     }
 
@@ -49,9 +52,10 @@ impl FrameReader {
         self.header.capacity() + self.message.capacity() + self.control.capacity()
     }
 
-    /// Reads all of `bytes`. What was completed is found in `burst`, which had nothing in it.
+    /// Reads all of `bytes`. What was completed, and nothing else, is then in `burst`.
     pub fn read(&mut self, bytes: &Bytes, burst: &mut Burst) {
         burst.begin(bytes);
+        self.read_bytes = bytes.len();
         let mut rest = &bytes[..];
         while !rest.is_empty() && !self.is_broken {
             rest = match self.frame {
@@ -59,6 +63,11 @@ impl FrameReader {
                 None => self.read_header(rest, burst),
             };
         }
+    }
+
+    /// Where the rest of what was read begins.
+    fn place(&self, rest: &[u8]) -> usize {
+        self.read_bytes - rest.len()
     }
 
     /// Reads a header, and its payload too where all of it is there. Returns what is left.
@@ -98,7 +107,8 @@ impl FrameReader {
         }
         let length = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         if header.kind == FrameKind::Text && header.fin && length <= bytes.len() {
-            burst.push_masked(bytes, length, header.mask);
+            let start = self.place(bytes);
+            burst.push_masked(start..start + length, header.mask);
             return &bytes[length..];
         }
         self.read_payload(header, 0, bytes, burst)
@@ -141,13 +151,13 @@ impl FrameReader {
             self.frame = Some((header, came + more));
         } else {
             self.frame = None;
-            self.end_frame(header, burst, bytes.len() - more);
+            self.end_frame(header, burst, self.place(&bytes[more..]));
         }
         &bytes[more..]
     }
 
-    /// `behind`: how much was read beyond the frame.
-    fn end_frame(&mut self, header: ClientHeader, burst: &mut Burst, behind: usize) {
+    /// `end`: where the frame ends in what was read.
+    fn end_frame(&mut self, header: ClientHeader, burst: &mut Burst, end: usize) {
         let item = match header.kind {
             FrameKind::Close => Item::Close,
             FrameKind::Ping => Item::Ping,
@@ -155,18 +165,19 @@ impl FrameReader {
             FrameKind::Text | FrameKind::Binary | FrameKind::Continuation => {
                 self.is_fragmented = !header.fin;
                 if header.fin {
-                    burst.push_joined(Item::Text, std::mem::take(&mut self.message), behind);
+                    burst.push_joined(Item::Text, &mut self.message, end);
+                    self.message = Vec::new();
                 }
                 return;
             }
         };
-        burst.push_joined(item, std::mem::take(&mut self.control), behind);
+        burst.push_joined(item, &mut self.control, end);
     }
 
     fn fail(&mut self, close: Close, burst: &mut Burst) -> &'static [u8] {
         self.is_broken = true;
         self.message = Vec::new();
-        burst.push_joined(Item::Violation(close), Vec::new(), 0);
+        burst.push_mark(Item::Violation(close));
         &[]
     }
 }

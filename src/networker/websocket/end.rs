@@ -23,7 +23,7 @@ impl Connection {
         self.tell_end(Ended::Lost, &format!("closed with {}: {}", close.code(), close.reason()));
         self.stage = Stage::Closing;
         self.outgoing.borrow_mut().close(frame::close(close));
-        self.paused_at = None;
+        self.paused = None;
         self.go_on(context);
         self.life.cut_off_after(CLOSE_TIMEOUT);
     }

@@ -91,7 +91,7 @@ impl Connection {
     }
 
     fn refused(&mut self, refusal: Refusal, context: &mut Ctx) {
-        self.paused_at = None;
+        self.paused = None;
         match refusal {
             Refusal::Reject(reject) | Refusal::Taken { reject, .. } => self.reject(reject, context),
             Refusal::NotIdentified => drop(self.not_identified(context)),

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::{Connection, Ctx, Hold};
 use crate::actors::turn::others_turn;
+use crate::networker::bursts::Paused;
 use crate::state::route::Route;
 use crate::state::tally::Held;
 
@@ -29,8 +30,8 @@ impl Connection {
         }
         self.life.set_paused(false);
         self.gate.resume();
-        if let Some((burst, index)) = self.paused_at.take() {
-            self.work(burst, index, context);
+        if let Some((burst, at)) = self.paused.take().map(Paused::into_parts) {
+            self.work(burst, at, context);
         }
     }
 

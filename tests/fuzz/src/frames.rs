@@ -48,6 +48,33 @@ impl Split {
     }
 }
 
+fn all_of(burst: &mut Burst) -> Items {
+    (0..burst.len())
+        .filter_map(|index| burst.get(index).map(|(item, bytes)| (item, bytes.to_vec())))
+        .collect()
+}
+
+/// Room must be told for a text and those behind it.
+fn check_room(burst: &Burst, found: &[(Item, Vec<u8>)]) {
+    let mut left = 0;
+    for (index, (item, bytes)) in found.iter().enumerate().rev() {
+        if *item == Item::Text {
+            left += bytes.len();
+            let told = burst.bytes_from(index);
+            assert!(told >= left, "{told} for {left} from {index} on in {burst:?}");
+        }
+    }
+}
+
+/// What has to wait stays as it is.
+fn check_waiting(burst: &mut Burst, found: &[(Item, Vec<u8>)], shared: usize) {
+    for (index, (item, bytes)) in found.iter().enumerate() {
+        burst.fit(index, shared);
+        assert_eq!(burst.get(index), Some((*item, &bytes[..])), "{index}");
+    }
+    burst.fit(found.len(), shared);
+}
+
 fn read(mut stream: &[u8], max: usize, mut split: Split) -> Items {
     let mut reader = FrameReader::new(max);
     let mut items = Items::new();
@@ -57,13 +84,13 @@ fn read(mut stream: &[u8], max: usize, mut split: Split) -> Items {
         stream = rest;
         let was_broken = is_broken(&items);
         let held = reader.held_bytes();
-        burst.clear();
         reader.read(&Bytes::copy_from_slice(bytes), &mut burst);
         assert!(!was_broken || burst.is_empty(), "{burst:?} came after a violation");
         assert!(burst.bytes_from(0) <= held + bytes.len(), "{burst:?} is more than came");
-        items.extend(
-            (0..burst.len()).filter_map(|index| burst.get(index).map(|(item, bytes)| (item, bytes.to_vec()))),
-        );
+        let found = all_of(&mut burst);
+        check_room(&burst, &found);
+        check_waiting(&mut burst, &found, 2 * bytes.len());
+        items.extend(found);
         let bound = if is_broken(&items) { 0 } else { max } + SLACK_BYTES;
         assert!(reader.held_bytes() <= bound, "{} bytes are held, max {max}", reader.held_bytes());
     }
