@@ -155,24 +155,31 @@ impl Burst {
     }
 
     /// To be called where the items from that one on have to wait: then it must not hold much more memory than
-    /// they need. What was read is in memory that other reads `shared`, so much of it. All copies that this makes
-    /// of one read, however often it waits, have together less than was read.
+    /// they need. What was read is in memory that other reads share, so much of it. However often it waits,
+    /// what this copies of one read is at most twice that.
     pub fn fit(&mut self, from: usize, shared: usize) {
-        let left = self.slots.get(from..).unwrap_or_default();
-        let first = left.iter().find_map(Slot::masked);
-        let last = left.iter().rev().find_map(Slot::masked);
-        let needed =
-            first.zip(last).map_or(self.skipped..self.skipped, |(first, last)| first.start..last.end);
+        self.current = Vec::new();
+        if self.joined.len() * 2 < self.joined.capacity() {
+            self.joined.shrink_to_fit();
+        }
+        if self.read.is_empty() {
+            return;
+        }
+        let needed = self.needed(from);
         let held = if self.is_own { self.read.len() } else { shared };
         if needed.len() * 2 < held {
             self.read = Bytes::copy_from_slice(&self.read[needed.start - self.skipped..][..needed.len()]);
             self.skipped = needed.start;
             self.is_own = true;
         }
-        if self.joined.len() * 2 < self.joined.capacity() {
-            self.joined.shrink_to_fit();
-        }
-        self.current = Vec::new();
+    }
+
+    /// What the items from that one on need of what was read.
+    fn needed(&self, from: usize) -> Range<usize> {
+        let left = self.slots.get(from..).unwrap_or_default();
+        let first = left.iter().find_map(Slot::masked);
+        let last = left.iter().rev().find_map(Slot::masked);
+        first.zip(last).map_or(self.skipped..self.skipped, |(first, last)| first.start..last.end)
     }
 
     /// Forgets what came, and keeps its buffers.
