@@ -16,7 +16,8 @@ use super::upgraded::READ_BYTES;
 pub(crate) use crate::protocol::burst::{Burst, Item};
 use crate::protocol::reader::FrameReader;
 
-/// Buffers that grew beyond this are not kept: a read seldom completes a message that large, or brings so many.
+/// Buffers that grew beyond this are not kept: a read seldom completes a message that large, or brings that many
+/// messages.
 const MAX_SPARE_BYTES: usize = 4 * READ_BYTES;
 
 thread_local! {

@@ -27,14 +27,18 @@ pub enum Item {
 /// What one read brought.
 #[derive(Debug, Default)]
 pub struct Burst {
-    /// What was read, masked; or what is still needed of it.
+    /// What was read, masked, from `skipped` on.
     read: Bytes,
-    /// How much of what was read stood before that.
+    /// How much of the read is not kept any more at its front.
     skipped: usize,
-    /// Whether that memory is its own, and not shared with other reads.
-    is_own: bool,
+    /// Whether `read` is a copy, and not a part of the memory that connections read into.
+    is_copy: bool,
+    /// Where the last message ends in the read that came whole.
+    masked_end: usize,
     /// The payloads that were put together from several frames or reads, unmasked.
     joined: Vec<u8>,
+    /// Behind which slot there is no such payload.
+    joined_until: usize,
     slots: Vec<Slot>,
     frames: u64,
     /// The message whose turn it is, unmasked.
@@ -46,27 +50,16 @@ pub struct Burst {
 #[derive(Debug)]
 struct Slot {
     item: Item,
-    /// In what was read, if there is a mask; else among the joined payloads.
+    /// In the read, if there is a mask; else among the joined payloads.
     start: u32,
     length: u32,
     mask: Option<[u8; 4]>,
-    /// Where its last frame ends in what was read.
+    /// Where its last frame ends in the read.
     end: u32,
 }
 
-const _: () = assert!(size_of::<Slot>() <= 24);
-
-impl Slot {
-    /// What it needs of the read.
-    fn masked(&self) -> Option<Range<usize>> {
-        self.mask.is_some().then(|| self.range())
-    }
-
-    fn range(&self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start + self.length as usize
-    }
-}
+// The README tells of twice that, as vectors grow.
+const _: () = assert!(size_of::<Slot>() <= 20);
 
 impl Burst {
     /// How many items there are.
@@ -81,12 +74,12 @@ impl Burst {
     /// An item and its payload.
     pub fn get(&mut self, index: usize) -> Option<(Item, &[u8])> {
         let slot = self.slots.get(index)?;
-        let Range { start, end } = slot.range();
+        let (start, length) = (slot.start as usize, slot.length as usize);
         let payload = match slot.mask {
-            None => &self.joined[start..end],
+            None => &self.joined[start..start + length],
             Some(mask) => {
                 self.current.clear();
-                unmask_into(&mut self.current, &self.read[start - self.skipped..end - self.skipped], mask, 0);
+                unmask_into(&mut self.current, &self.read[start - self.skipped..][..length], mask, 0);
                 &self.current
             }
         };
@@ -124,21 +117,25 @@ impl Burst {
         self.frames += 1;
     }
 
-    /// Adds a message that came whole, and where it stands in what was read.
+    /// Adds a message that came whole, and where it stands in the read.
     pub(super) fn push_masked(&mut self, range: Range<usize>, mask: [u8; 4]) {
-        let end = range.end;
-        self.push(Item::Text, range, Some(mask), end);
+        self.masked_end = range.end;
+        self.push(Item::Text, range, Some(mask), self.masked_end);
     }
 
-    /// Adds an item with that payload, which is taken. Its last frame ends there in what was read.
+    /// Adds an item with that payload, which is taken. Its last frame ends there in the read.
     pub(super) fn push_joined(&mut self, item: Item, payload: &mut Vec<u8>, end: usize) {
+        if payload.is_empty() {
+            return self.push(item, 0..0, None, end);
+        }
         let start = self.joined.len();
         if item == Item::Text && start == 0 {
             // Most are the only one, and may be large.
-            std::mem::swap(&mut self.joined, payload);
+            self.joined = std::mem::take(payload);
         } else {
             self.joined.append(payload);
         }
+        self.joined_until = self.slots.len() + 1;
         self.push(item, start..self.joined.len(), None, end);
     }
 
@@ -154,40 +151,43 @@ impl Burst {
         self.slots.push(Slot { item, start, length, mask, end });
     }
 
-    /// To be called where the items from that one on have to wait: then it must not hold much more memory than
-    /// they need. What was read is in memory that other reads share, so much of it. However often it waits,
-    /// what this copies of one read is at most twice that.
+    /// To be called where the items from that one on have to wait, and those before it are done: lets go of
+    /// what they do not need. `shared` is the size of the memory that any part of a read keeps alive. However
+    /// often it waits, what this copies of one read is at most twice that.
     pub fn fit(&mut self, from: usize, shared: usize) {
         self.current = Vec::new();
-        if self.joined.len() * 2 < self.joined.capacity() {
+        self.slots.shrink_to(2 * self.slots.len());
+        if from < self.joined_until {
             self.joined.shrink_to_fit();
-        }
-        if self.read.is_empty() {
-            return;
+        } else {
+            self.joined = Vec::new();
         }
         let needed = self.needed(from);
-        let held = if self.is_own { self.read.len() } else { shared };
+        let held = if self.is_copy { self.read.len() } else { shared };
         if needed.len() * 2 < held {
             self.read = Bytes::copy_from_slice(&self.read[needed.start - self.skipped..][..needed.len()]);
             self.skipped = needed.start;
-            self.is_own = true;
+            self.is_copy = true;
         }
     }
 
-    /// What the items from that one on need of what was read.
+    /// What the items from that one on need of the read.
     fn needed(&self, from: usize) -> Range<usize> {
-        let left = self.slots.get(from..).unwrap_or_default();
-        let first = left.iter().find_map(Slot::masked);
-        let last = left.iter().rev().find_map(Slot::masked);
-        first.zip(last).map_or(self.skipped..self.skipped, |(first, last)| first.start..last.end)
+        let done = match from.checked_sub(1) {
+            None => 0,
+            Some(last) => self.slots.get(last).map_or(self.masked_end, |slot| slot.end as usize),
+        };
+        done.clamp(self.skipped, self.masked_end)..self.masked_end
     }
 
     /// Forgets what came, and keeps its buffers.
     pub fn clear(&mut self) {
         self.read = Bytes::new();
         self.skipped = 0;
-        self.is_own = false;
+        self.is_copy = false;
+        self.masked_end = 0;
         self.joined.clear();
+        self.joined_until = 0;
         self.slots.clear();
         self.frames = 0;
     }
@@ -261,13 +261,21 @@ mod tests {
     fn one_that_waits_lets_go_of_memory_of_which_it_needs_less_than_half() {
         let read = Bytes::from([frame("one"), frame("two")].concat());
         let mut burst = burst_of(std::slice::from_ref(&read));
-        // From the first byte of the first to the last of the second.
-        let needed = read.len() - 6;
-        burst.fit(0, 2 * needed);
+        burst.fit(0, 2 * read.len());
         assert!(!read.is_unique(), "it needs half");
-        burst.fit(0, 2 * needed + 1);
+        burst.fit(0, 2 * read.len() + 1);
         assert!(read.is_unique());
         assert_eq!(all_of(&mut burst), ["one", "two"]);
+    }
+
+    #[test]
+    fn one_that_waits_keeps_no_buffers_of_larger_ones() {
+        let large = Bytes::from(frame("x").repeat(10_000));
+        let mut burst = burst_of(&[large, frame("one").into()]);
+        assert!(burst.capacity() > 100_000);
+        burst.fit(0, 1 << 20);
+        assert!(burst.capacity() < 100, "{}", burst.capacity());
+        assert_eq!(all_of(&mut burst), ["one"]);
     }
 
     #[test]
@@ -288,20 +296,42 @@ mod tests {
         assert_eq!(burst.read.len(), 0);
     }
 
+    /// A client's frame of 50,000 bytes.
+    fn large_frame() -> Vec<u8> {
+        let header = [&[0x81, 0xFE][..], &50_000_u16.to_be_bytes(), &[0; 4]].concat();
+        [header, vec![b'x'; 50_000]].concat()
+    }
+
     #[test]
-    fn what_was_joined_waits_in_memory_of_its_size() {
-        let mut message = frame("x");
-        message[1] = 0xFE;
-        message.splice(2..2, 50_000_u16.to_be_bytes());
-        message.resize(8 + 50_000, b'x');
-        let ping = [0x89, 0x81, 1, 2, 3, 4, b'y'];
-        let second = [&message[40_000..], &ping].concat();
-        let mut burst = burst_of(&[Bytes::copy_from_slice(&message[..40_000]), second.into()]);
-        assert_eq!(burst.joined.len(), 50_001);
+    fn what_was_joined_waits_in_memory_of_its_size_until_it_is_done() {
+        let large = large_frame();
+        let ping = [0x89, 0x81, 0, 0, 0, 0, b'y'];
+        let empty_ping = [0x89, 0x80, 0, 0, 0, 0];
+        let second = [&large[40_000..], &ping, &empty_ping].concat();
+        let mut burst = burst_of(&[Bytes::copy_from_slice(&large[..40_000]), second.into()]);
         burst.fit(0, 1 << 20);
-        assert!(burst.capacity() < 2 * 50_001 + 1_000, "{}", burst.capacity());
-        assert_eq!(burst.read.len(), 0, "nothing of it is needed");
+        assert_eq!((burst.joined.capacity(), burst.read.len()), (50_001, 0));
         assert_eq!(burst.get(0).map(|(_, text)| text.len()), Some(50_000));
+        burst.fit(1, 1 << 20);
+        assert_eq!(burst.get(1), Some((Item::Ping, &b"y"[..])));
+        burst.fit(2, 1 << 20);
+        assert_eq!(burst.joined.capacity(), 0);
+        assert_eq!(burst.get(2), Some((Item::Ping, &b""[..])));
+    }
+
+    #[test]
+    fn joined_messages_stay_among_the_others_however_often_they_wait() {
+        let mut fragments = [frame("fi"), frame("ve")].concat();
+        (fragments[0], fragments[8]) = (0x01, 0x80);
+        let [first, second] = two_reads();
+        let second = Bytes::from([&second[..], &frame("four"), &fragments, &frame("six")].concat());
+        let mut burst = burst_of(&[first, second]);
+        for (index, expected) in ["one", "two", "three", "four", "five", "six"].iter().enumerate() {
+            for shared in [1, 20, 1 << 20] {
+                burst.fit(index, shared);
+                assert_eq!(burst.get(index), Some((Item::Text, expected.as_bytes())));
+            }
+        }
     }
 
     #[test]

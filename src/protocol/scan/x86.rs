@@ -55,8 +55,8 @@ pub(super) fn scan_each_way<'a>(
     wide.into_iter().chain(narrow)
 }
 
-/// A machine with these features: the type, its detection, and the scan compiled for it. The functions that
-/// make its masks stand where this is used.
+/// A machine with these features: the type, its detection, and the scan compiled for it. Where this is used
+/// stand the functions that make its masks, and the imports that all this needs.
 macro_rules! compiled_for {
     ($name:ident: $($feature:tt)+) => {
         /// A machine that has all features that are used here.

@@ -89,7 +89,7 @@ fn read(mut stream: &[u8], max: usize, mut split: Split) -> Items {
         assert!(burst.bytes_from(0) <= held + bytes.len(), "{burst:?} is more than came");
         let found = all_of(&mut burst);
         check_room(&burst, &found);
-        check_waiting(&mut burst, &found, 2 * bytes.len());
+        check_waiting(&mut burst, &found, bytes.len());
         items.extend(found);
         let bound = if is_broken(&items) { 0 } else { max } + SLACK_BYTES;
         assert!(reader.held_bytes() <= bound, "{} bytes are held, max {max}", reader.held_bytes());
