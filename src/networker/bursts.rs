@@ -126,3 +126,40 @@ impl Stream for Bursts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// So many messages without a text.
+    fn read(messages: usize) -> (Bytes, Burst) {
+        let bytes = Bytes::from([0x81, 0x80, 1, 2, 3, 4].repeat(messages));
+        let mut burst = Burst::default();
+        FrameReader::new(100).read(&bytes, &mut burst);
+        assert_eq!(burst.len(), messages);
+        (bytes, burst)
+    }
+
+    #[test]
+    fn what_waits_lets_go_of_the_memory_that_connections_read_into() {
+        let (bytes, burst) = read(2);
+        assert!(!bytes.is_unique());
+        let (mut burst, at) = Paused::new(burst, 1).into_parts();
+        assert!(bytes.is_unique());
+        assert_eq!((at, burst.get(at)), (1, Some((Item::Text, &b""[..]))));
+    }
+
+    #[test]
+    fn buffers_are_kept_for_the_next_burst_up_to_a_bound() {
+        let (_, burst) = read(1_000);
+        let capacity = burst.capacity();
+        give_back(burst);
+        assert_eq!(take_spare().capacity(), capacity);
+        let (_, burst) = read(40_000);
+        assert!(burst.capacity() > MAX_SPARE_BYTES);
+        give_back(burst);
+        assert_eq!(take_spare().capacity(), 0);
+    }
+}

@@ -33,11 +33,11 @@ pub struct Burst {
     skipped: usize,
     /// Whether `read` is a copy, and not a part of the memory that connections read into.
     is_copy: bool,
-    /// Where the last message ends in the read that came whole.
+    /// Where in the read the last message ends that came whole.
     masked_end: usize,
     /// The payloads that were put together from several frames or reads, unmasked.
     joined: Vec<u8>,
-    /// Behind which slot there is no such payload.
+    /// How many slots there are up to the last that has such a payload.
     joined_until: usize,
     slots: Vec<Slot>,
     frames: u64,
@@ -111,6 +111,11 @@ impl Burst {
     pub(super) fn begin(&mut self, read: &Bytes) {
         self.clear();
         self.read = read.clone();
+    }
+
+    /// Where in the read this rest of it begins.
+    pub(super) fn place(&self, rest: &[u8]) -> usize {
+        self.read.len() - rest.len()
     }
 
     pub(super) fn count_frame(&mut self) {

@@ -28,8 +28,6 @@ pub struct FrameReader {
     /// What came of the control frame that is being read.
     control: Vec<u8>,
     is_broken: bool,
-    /// How much this read brought.
-    read_bytes: usize,
 }
 
 impl FrameReader {
@@ -43,7 +41,6 @@ impl FrameReader {
             is_fragmented: false,
             control: Vec::new(),
             is_broken: false,
-            read_bytes: 0,
         }
     }
 
@@ -55,7 +52,6 @@ impl FrameReader {
     /// Reads all of `bytes`. What was completed, and nothing else, is then in `burst`.
     pub fn read(&mut self, bytes: &Bytes, burst: &mut Burst) {
         burst.begin(bytes);
-        self.read_bytes = bytes.len();
         let mut rest = &bytes[..];
         while !rest.is_empty() && !self.is_broken {
             rest = match self.frame {
@@ -63,11 +59,6 @@ impl FrameReader {
                 None => self.read_header(rest, burst),
             };
         }
-    }
-
-    /// Where the rest of what was read begins.
-    fn place(&self, rest: &[u8]) -> usize {
-        self.read_bytes - rest.len()
     }
 
     /// Reads a header, and its payload too where all of it is there. Returns what is left.
@@ -107,7 +98,7 @@ impl FrameReader {
         }
         let length = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         if header.kind == FrameKind::Text && header.fin && length <= bytes.len() {
-            let start = self.place(bytes);
+            let start = burst.place(bytes);
             burst.push_masked(start..start + length, header.mask);
             return &bytes[length..];
         }
@@ -151,7 +142,7 @@ impl FrameReader {
             self.frame = Some((header, came + more));
         } else {
             self.frame = None;
-            self.end_frame(header, burst, self.place(&bytes[more..]));
+            self.end_frame(header, burst, burst.place(&bytes[more..]));
         }
         &bytes[more..]
     }
