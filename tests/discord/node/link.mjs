@@ -126,9 +126,11 @@ export class Link {
     this.#asks = this.#asks.filter((ask) => ask.resolve !== undefined);
     const asked = new Set(this.#asks.map((ask) => key(ask.claim)));
     const held = [...this.#held.values()].map((it) => it.lease).filter((lease) => !asked.has(key(lease)));
+    this.#asks.push(...held.map(({ shard_id, shard_count }) => ({ claim: { shard_id, shard_count }, identify: false })));
     // What it has comes first: else the gateway, which takes that for unclaimed, grants it to those that
     // ask for any id.
-    this.#asks.unshift(...held.map(({ shard_id, shard_count }) => ({ claim: { shard_id, shard_count }, identify: false })));
+    const isForAny = (ask) => Number(ask.claim.shard_id === undefined);
+    this.#asks.sort((one, other) => isForAny(one) - isForAny(other));
     this.#asks.forEach(({ claim, identify }) => this.#ask(claim, identify));
     for (const { state } of this.#held.values()) if (state) this.#send(SHARD_STATE, state);
   }

@@ -228,14 +228,7 @@ impl Serving {
                 self.lose(id, "ACCEPT does not list it");
             }
             (self.sender, self.receiver) = client.split();
-            self.asks.retain(|ask| ask.lease.is_some());
-            let is_asked = |id: &Id| self.asks.iter().any(|ask| ask.claim == Claim::Held(*id));
-            let held = self.held.keys().filter(|id| !is_asked(id));
-            let again: Vec<_> =
-                held.map(|id| Ask { claim: Claim::Held(*id), identify: false, lease: None }).collect();
-            // What it has comes first: else the gateway, which takes that for unclaimed, grants it to
-            // those that ask for any id.
-            self.asks.splice(..0, again);
+            self.asks = asks_again(std::mem::take(&mut self.asks), self.held.keys().copied());
             if self.tell_again().await.is_ok() {
                 return;
             }
@@ -267,10 +260,47 @@ impl Serving {
     }
 }
 
+/// What is to be asked on a new connection: what somebody waits for still, and for all ids that it has.
+fn asks_again(asks: Vec<Ask>, held: impl Iterator<Item = Id>) -> Vec<Ask> {
+    let mut asks: Vec<_> = asks.into_iter().filter(|ask| ask.lease.is_some()).collect();
+    for id in held {
+        if !asks.iter().any(|ask| ask.claim == Claim::Held(id)) {
+            asks.push(Ask { claim: Claim::Held(id), identify: false, lease: None });
+        }
+    }
+    // What it has comes first: else the gateway, which takes that for unclaimed, grants it to those that
+    // ask for any id.
+    asks.sort_by_key(|ask| ask.claim == Claim::Any);
+    asks
+}
+
 fn fields(ask: &Ask) -> Value {
     match ask.claim {
         Claim::Any => json!({}),
         Claim::Listed(id) => json!({"shard_id": id, "identify": ask.identify}),
         Claim::Held((id, count)) => json!({"shard_id": id, "shard_count": count, "identify": ask.identify}),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two shards of one id would IDENTIFY at once.
+    #[test]
+    fn what_a_process_has_is_asked_for_before_any_id() {
+        let waits = |claim| Ask { claim, identify: true, lease: Some(oneshot::channel().0) };
+        let told_only = Ask { claim: Claim::Held((9, 32)), identify: false, lease: None };
+        let asks = vec![
+            waits(Claim::Any),
+            waits(Claim::Held((0, 32))),
+            told_only,
+            waits(Claim::Any),
+            waits(Claim::Listed(4)),
+        ];
+        let claims: Vec<_> =
+            asks_again(asks, [(0, 32), (1, 32)].into_iter()).iter().map(|ask| ask.claim).collect();
+        let expected = [Claim::Held((0, 32)), Claim::Listed(4), Claim::Held((1, 32)), Claim::Any, Claim::Any];
+        assert_eq!(claims, expected);
     }
 }
