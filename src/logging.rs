@@ -5,12 +5,13 @@
 //! they are dropped, counted, and the count is written once there is room.
 
 use std::io::{self, Write};
+use std::iter;
 use std::panic;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use env_logger::{Builder, Target};
 use log::LevelFilter;
@@ -23,6 +24,14 @@ const MAX_LINES: usize = 8192;
 
 /// How long the end of the process waits for what is still to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the thread does not look for more once it has written all. While it looks, each line costs its
+/// waking; where thousands of services connect at once that was a twentieth of the CPU.
+const REST: Duration = Duration::from_millis(5);
+
+/// So much is written at once, or one line that is longer. A pipe takes so much as one piece, also where others
+/// write to it (pipe(7), `PIPE_BUF`).
+const PIECE_BYTES: usize = 4096;
 
 /// Where [`flush`] finds the writer.
 static QUEUE: OnceLock<SyncSender<Entry>> = OnceLock::new();
@@ -48,8 +57,6 @@ pub fn start(filter: &str) {
     // Without the thread the log is still written, by those who log.
     let target = if spawned.is_ok() { Target::Pipe(Box::new(lines)) } else { Target::Stderr };
     Builder::new()
-        // The server's own steps say nothing that ours do not.
-        .filter_module("actix_server", LevelFilter::Warn)
         .parse_filters(filter)
         // It writes requests to Discord, with their token, at the finer levels: no filter turns that on.
         .filter_module("ureq", LevelFilter::Warn)
@@ -69,10 +76,17 @@ pub fn dropped() -> u64 {
 /// Waits, but not for long, until what was logged so far is written.
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
+    let left = || deadline.saturating_duration_since(Instant::now());
     let (done, is_done) = sync_channel(1);
-    if queue.try_send(Entry::Flush(done)).is_ok() {
-        let _ = is_done.recv_timeout(FLUSH_TIMEOUT);
+    while let Err(TrySendError::Full(_)) = queue.try_send(Entry::Flush(done.clone())) {
+        if left().is_zero() {
+            return;
+        }
+        thread::sleep(REST);
     }
+    drop(done);
+    let _ = is_done.recv_timeout(left());
 }
 
 /// The end that is logged into; each write is one line.
@@ -95,22 +109,39 @@ impl Write for Lines {
     }
 }
 
-/// Writes what comes. What cannot be written is lost: there is nobody to tell.
+/// Writes what comes, and what comes while it rests together. What cannot be written is lost: there is nobody
+/// to tell.
 fn write_all(entries: &Receiver<Entry>, dropped: &AtomicU64, mut out: impl Write) {
-    while let Ok(entry) = entries.recv() {
-        match entry {
-            Entry::Line(line) => {
-                let _ = out.write_all(&line);
-            }
-            Entry::Flush(done) => {
-                let _ = done.try_send(());
+    let mut text = Vec::with_capacity(PIECE_BYTES);
+    while let Ok(first) = entries.recv() {
+        for entry in iter::once(first).chain(entries.try_iter()) {
+            match entry {
+                Entry::Line(line) => {
+                    if text.len() + line.len() > PIECE_BYTES {
+                        write(&mut text, dropped, &mut out);
+                    }
+                    text.extend(line);
+                }
+                Entry::Flush(done) => {
+                    write(&mut text, dropped, &mut out);
+                    let _ = done.try_send(());
+                }
             }
         }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let _ = writeln!(out, "{lost} log lines were dropped here: the log is not read fast enough");
-        }
+        write(&mut text, dropped, &mut out);
+        thread::sleep(REST);
     }
+}
+
+/// Writes that text, and how many lines were dropped since the last time.
+fn write(text: &mut Vec<u8>, dropped: &AtomicU64, out: &mut impl Write) {
+    let lost = dropped.swap(0, Ordering::Relaxed);
+    if lost > 0 {
+        text.extend(format!("{lost} log lines were dropped here: the log is not read fast enough\n").bytes());
+    }
+    let _ = out.write_all(text);
+    text.clear();
+    text.shrink_to(PIECE_BYTES);
 }
 
 #[cfg(test)]
@@ -141,7 +172,7 @@ mod tests {
         let (written, out) = sync_channel(100);
         // Nobody reads yet: two lines wait, and eight find no room.
         for number in 0..10 {
-            writeln!(lines, "{number}").unwrap();
+            lines.write_all(format!("{number}\n").as_bytes()).unwrap();
         }
         drop(lines);
         let writer = thread::spawn(move || write_all(&entries, &dropped, Stuck(stuck, written)));
@@ -150,7 +181,23 @@ mod tests {
         writer.join().unwrap();
         let text: Vec<u8> = out.try_iter().flatten().collect();
         let text = String::from_utf8(text).unwrap();
-        assert!(text.starts_with('0') && text.contains("8 log lines were dropped here"), "{text}");
+        assert_eq!(text, "0\n1\n8 log lines were dropped here: the log is not read fast enough\n");
+    }
+
+    #[test]
+    fn lines_that_wait_are_written_together() {
+        let (queue, entries) = sync_channel(100);
+        let mut lines = Lines { queue, dropped: Arc::default() };
+        let (let_go, stuck) = sync_channel(100);
+        let (written, out) = sync_channel(100);
+        for number in 0..10 {
+            lines.write_all(format!("{number}\n").as_bytes()).unwrap();
+        }
+        drop(lines);
+        (0..100).for_each(|_| let_go.try_send(()).unwrap());
+        write_all(&entries, &AtomicU64::new(0), Stuck(stuck, written));
+        let all = b"0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n".to_vec();
+        assert_eq!(out.try_iter().collect::<Vec<_>>(), [all]);
     }
 
     #[test]

@@ -35,10 +35,7 @@ fn main() -> ExitCode {
                 print!("{entry}");
                 ExitCode::SUCCESS
             }
-            Err(error) => {
-                eprintln!("gateway: {error}");
-                ExitCode::from(USAGE)
-            }
+            Err(error) => refuse(&error),
         },
         Ok(Command::Bench(typed)) => bench::run(typed),
         Err(stop) => stop.exit(),
@@ -50,6 +47,13 @@ fn fail(error: &dyn Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Says what its user can mend, after what was logged.
+fn refuse(error: &dyn Display) -> ExitCode {
+    logging::flush();
+    eprintln!("gateway: {error}");
+    ExitCode::from(USAGE)
+}
+
 fn serve(loaded: Loaded) -> ExitCode {
     logging::start(&loaded.config.log);
     for warning in &loaded.warnings {
@@ -57,27 +61,18 @@ fn serve(loaded: Loaded) -> ExitCode {
     }
     let auth = match Auth::new(loaded.config.credentials.as_deref(), loaded.config.auth_failures_per_minute) {
         Ok(auth) => auth,
-        Err(error) => {
-            eprintln!("gateway: {error}");
-            return ExitCode::from(USAGE);
-        }
+        Err(error) => return refuse(&error),
     };
     let found = match server::find(&loaded.config) {
         Ok(found) => found,
-        Err(error) => {
-            eprintln!("gateway: {error}");
-            return ExitCode::from(USAGE);
-        }
+        Err(error) => return refuse(&error),
     };
     // Whoever stops the gateway as soon as it can be connected to must find that it stops in order.
     let system = actix_rt::System::new();
     let signals = system.block_on(async { stop_signals() });
     let listeners = match server::Listeners::open(&loaded.config) {
         Ok(listeners) => listeners,
-        Err(error) => {
-            eprintln!("gateway: {error}");
-            return ExitCode::from(USAGE);
-        }
+        Err(error) => return refuse(&error),
     };
     let ran = system.block_on(server::run(loaded.config, auth, found, listeners, stopped_by(signals)));
     logging::flush();
@@ -89,8 +84,7 @@ fn serve(loaded: Loaded) -> ExitCode {
                     || it.is::<discord::NotAMultiple>()
                     || it.is::<server::RestoreError>()
             });
-            let code = fail(&error);
-            if is_mendable { ExitCode::from(USAGE) } else { code }
+            if is_mendable { refuse(&error) } else { fail(&error) }
         }
     }
 }
