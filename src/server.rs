@@ -1,24 +1,31 @@
 //! The whole gateway: the only file that knows every part.
 
 mod accept;
+mod incoming;
 mod listeners;
 mod reload;
 mod restore;
 mod tls;
 mod unix;
+mod workers;
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, Context, Supervisor};
-use actix_server::{Server, ServerHandle};
 use actix_web::web::Data;
+use futures_util::FutureExt;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
 
 use self::unix::{SocketFile, Users};
+use self::workers::{Workers, ended};
 use crate::actors::gateway::{CredentialsChanged, DiscordAnswered, Drain, Gateway};
 use crate::auth::Auth;
 use crate::config::{Config, ShardCount};
@@ -43,6 +50,9 @@ const UNIDENTIFIED_SHARE: usize = 4;
 /// How often it is looked whether connections have waited too long to identify.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How long connections are waited for that have not ended when all services were told.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Runs the gateway on `listeners` until `shutdown` resolves, then stops it as the protocol says.
 /// `found` comes from [`find`] with the same settings. To be called in an actix system.
 pub async fn run(
@@ -52,7 +62,7 @@ pub async fn run(
     listeners: Listeners,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let mut shutdown = pin!(shutdown);
+    let mut shutdown = pin!(shutdown.fuse());
     let mut config = within_descriptor_limit(config)?;
     // Before Discord is waited for: whoever renews a certificate does not know of that.
     let hangups = reload::catch(auth.is_in_use() || config.tls_cert.is_some());
@@ -86,23 +96,28 @@ pub async fn run(
     let entrance = Data::new(entrance);
     let reloads = actix_rt::spawn(reload::at_hangup(hangups, entrance.clone().into_inner()));
     let room = actix_rt::spawn(keep_waiting_room(entrance.clone().into_inner()));
-    let (server, socket_file) = start_server(&config, listeners, entrance)?;
-    let handle = server.handle();
-    let mut serving = actix_rt::spawn(server);
-    tokio::select! {
-        () = &mut shutdown => stop(&gateway, &handle).await,
-        ended = &mut serving => return ended.map_err(io::Error::other)?,
+    let workers = start_workers(&config)?;
+    let mut drained = pin!(drain(&gateway));
+    let served = serve(&workers, listeners, entrance, async {
+        shutdown.as_mut().await;
+        drained.as_mut().await;
+    })
+    .await;
+    if served.is_err() {
+        tokio::select! {
+            () = drained => {}
+            // Whoever asks for the end now does not want to wait for that.
+            () = shutdown => {}
+        }
     }
-    let _ = serving.await;
-    drop(socket_file);
+    workers.stop(STOP_TIMEOUT).await;
     room.abort();
     reloads.abort();
     gateway_arbiter.stop();
     // The store closes with its actor.
-    allocator_arbiter.stop();
-    let _ = allocator_arbiter.join();
+    ended(vec![allocator_arbiter]).await;
     log_account(&accounts.shared().accounts);
-    Ok(())
+    served
 }
 
 /// The credentials, where they are in use: who has none that stands has to go.
@@ -150,35 +165,55 @@ fn follow_discord(discord: Discord, gateway: Addr<Gateway>) {
     });
 }
 
-fn start_server(
-    config: &Config,
+fn start_workers(config: &Config) -> io::Result<Workers> {
+    let at_once = config.max_connections + config.max_unidentified + REFUSED_AT_ONCE;
+    // However few descriptors there are, somebody can come.
+    let at_once = at_once.min(allowed_connections()?.max(REFUSED_AT_ONCE));
+    Workers::start(config.workers, at_once).map_err(|error| {
+        let threads = config.workers;
+        let message =
+            format!("workers: cannot start {threads} threads: {error} (--workers chooses another number)");
+        io::Error::new(error.kind(), message)
+    })
+}
+
+/// Lets in whoever comes, until `end` is there; then nothing listens any more.
+async fn serve(
+    workers: &Workers,
     listeners: Listeners,
     entrance: Data<Entrance>,
-) -> io::Result<(Server, Option<SocketFile>)> {
-    let hosts = Data::new(http::guard::Hosts::new(config));
-    let at_once = config.max_connections + config.max_unidentified + REFUSED_AT_ONCE;
-    let for_each_worker = at_once.div_ceil(config.workers);
+    end: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let hosts = Data::new(http::guard::Hosts::new(&entrance.config));
     let Listeners { tcp, tls, unix } = listeners;
     log::info!("listening on {}", tcp.local_addr()?);
     if tls.is_some() {
         log::info!("only TLS is spoken there");
     }
-    let (room, names) = (entrance.clone(), hosts.clone());
-    let mut server = Server::build()
-        .workers(config.workers)
-        .max_concurrent_connections(for_each_worker)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .listen("tcp", tcp, move || accept::tcp(room.clone(), names.clone(), tls.clone()))?;
-    let mut file = None;
-    if let Some((listener, made)) = unix {
-        log::info!("listening on the socket {}", made.path().display());
-        let users = Arc::new(Users::new(&config.unix_uids));
-        let accept = move || accept::unix(entrance.clone(), hosts.clone(), users.clone());
-        server = server.listen_uds("unix", listener, accept)?;
-        file = Some(made);
+    let (arrivals, names) = (entrance.clone(), hosts.clone());
+    let balancer = workers.serve(move || accept::tcp(arrivals.clone(), names.clone(), tls.clone()));
+    tcp.set_nonblocking(true)?;
+    let by_tcp = incoming::accept(TcpListener::from_std(tcp)?, balancer);
+    let by_unix = accept_unix(workers, unix, entrance, hosts);
+    tokio::select! {
+        () = end => Ok(()),
+        Err(error) = by_tcp => Err(error),
+        Err(error) = by_unix => Err(error),
     }
-    Ok((server.run(), file))
+}
+
+async fn accept_unix(
+    workers: &Workers,
+    listener: Option<(StdUnixListener, SocketFile)>,
+    entrance: Data<Entrance>,
+    hosts: Data<http::guard::Hosts>,
+) -> io::Result<Infallible> {
+    let Some((listener, file)) = listener else { return pending().await };
+    log::info!("listening on the socket {}", file.path().display());
+    let users = Arc::new(Users::new(&entrance.config.unix_uids));
+    let balancer = workers.serve(move || accept::unix(entrance.clone(), hosts.clone(), users.clone()));
+    listener.set_nonblocking(true)?;
+    incoming::accept(UnixListener::from_std(listener)?, balancer).await
 }
 
 /// Whoever has to leave may have waited for no newcomer.
@@ -190,12 +225,11 @@ async fn keep_waiting_room(entrance: Arc<Entrance>) {
     }
 }
 
-async fn stop(gateway: &Addr<Gateway>, server: &ServerHandle) {
+async fn drain(gateway: &Addr<Gateway>) {
     log::info!("stopping");
     let (done, is_done) = oneshot::channel();
     gateway.do_send(Drain { done });
     let _ = is_done.await;
-    server.stop(true).await;
 }
 
 /// The last word: what became of every message.
@@ -212,13 +246,19 @@ fn log_account(accounts: &Accounts) {
     }
 }
 
+/// How many connections there are descriptors for, once their limit is raised.
+fn allowed_connections() -> io::Result<usize> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    // Each connection takes two: the server's and our own hold on it.
+    Ok(usize::try_from(hard.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX))
+}
+
 /// Raises the limit of open descriptors as far as it goes, and lowers `max_connections` and
 /// `max_unidentified` to what it allows.
 fn within_descriptor_limit(mut config: Config) -> io::Result<Config> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    // Each connection takes two: the server's and our own hold on it.
-    let allowed = usize::try_from(hard.saturating_sub(SPARE_DESCRIPTORS) / 2).unwrap_or(usize::MAX);
+    let allowed = allowed_connections()?;
     let unidentified = config.max_unidentified + REFUSED_AT_ONCE;
     if allowed >= config.max_connections.saturating_add(unidentified) {
         return Ok(config);

@@ -4,6 +4,8 @@
 //! only after its TLS handshake: until then it would wait in no waiting room, and nobody could end it.
 
 use std::io;
+use std::net;
+use std::os::unix;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,9 +49,9 @@ pub(super) fn tcp(
     entrance: Data<Entrance>,
     hosts: Data<http::guard::Hosts>,
     tls: Option<Arc<Tls>>,
-) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+) -> impl ServiceFactory<net::TcpStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
     let arrivals = entrance.clone().into_inner();
-    fn_service(move |stream: TcpStream| {
+    fn_service(move |stream: net::TcpStream| {
         let (arrivals, tls) = (arrivals.clone(), tls.clone());
         async move { over_tcp(stream, &arrivals, tls.as_deref()).await }
     })
@@ -61,9 +63,10 @@ pub(super) fn unix(
     entrance: Data<Entrance>,
     hosts: Data<http::guard::Hosts>,
     users: Arc<Users>,
-) -> impl ServiceFactory<UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()> {
+) -> impl ServiceFactory<unix::net::UnixStream, Config = (), Response = (), Error = DispatchError, InitError = ()>
+{
     let arrivals = entrance.clone().into_inner();
-    fn_service(move |stream: UnixStream| {
+    fn_service(move |stream: unix::net::UnixStream| {
         let (arrivals, users) = (arrivals.clone(), users.clone());
         async move { over_unix(stream, &arrivals, &users).await }
     })
@@ -119,10 +122,11 @@ fn app(
 }
 
 async fn over_tcp(
-    stream: TcpStream,
+    stream: net::TcpStream,
     entrance: &Arc<Entrance>,
     tls: Option<&Tls>,
 ) -> Result<LetIn, DispatchError> {
+    let stream = TcpStream::from_std(stream).inspect_err(log_lost)?;
     let peer = Peer::Address(stream.peer_addr()?.ip().to_canonical());
     let _ = stream.set_nodelay(true);
     let arrival = Arrival::let_in(&stream, peer, entrance);
@@ -147,10 +151,11 @@ async fn over_tcp(
 }
 
 async fn over_unix(
-    stream: UnixStream,
+    stream: unix::net::UnixStream,
     entrance: &Arc<Entrance>,
     users: &Users,
 ) -> Result<LetIn, DispatchError> {
+    let stream = UnixStream::from_std(stream).inspect_err(log_lost)?;
     let uid = stream.peer_cred()?.uid();
     let arrival = Arrival::let_in(&stream, Peer::User(uid), entrance);
     if users.contains(uid) {
@@ -162,6 +167,11 @@ async fn over_unix(
         let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refuse(stream, uid)).await;
     }
     Err(io::Error::from(io::ErrorKind::PermissionDenied).into())
+}
+
+/// It was accepted, and then the thread could not take it.
+fn log_lost(error: &io::Error) {
+    log::error!("a connection cannot be served: {error}");
 }
 
 /// Says why, and reads what comes: a socket that is closed over unread bytes is reset, and the
