@@ -98,7 +98,8 @@ fn a_service_that_stops_reading_under_tls_is_cut_off() {
 #[test]
 fn who_does_not_shake_hands_waits_where_all_wait() {
     let authority = Authority::new();
-    let flags = ["--max-unidentified=3", "--handshake-timeout-ms=3600000"];
+    // One thread takes them in the order in which they come.
+    let flags = ["--workers=1", "--max-unidentified=3", "--handshake-timeout-ms=3600000"];
     let gateway = start(&authority.server("server"), authority.trusting(None), &flags);
     let connect = |gateway: &Gateway| {
         let stream = TcpStream::connect(gateway.address()).unwrap();
