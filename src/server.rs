@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{oneshot, watch};
 
 use self::unix::{SocketFile, Users};
-use self::workers::{Workers, ended};
+use self::workers::{Workers, stop_threads};
 use crate::actors::gateway::{CredentialsChanged, DiscordAnswered, Drain, Gateway};
 use crate::auth::Auth;
 use crate::config::{Config, ShardCount};
@@ -115,7 +115,7 @@ pub async fn run(
     reloads.abort();
     gateway_arbiter.stop();
     // The store closes with its actor.
-    ended(vec![allocator_arbiter]).await;
+    stop_threads(vec![allocator_arbiter]).await;
     log_account(&accounts.shared().accounts);
     served
 }

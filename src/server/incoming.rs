@@ -54,7 +54,7 @@ async fn next<L: Listener>(listener: &L) -> L::Stream {
     loop {
         match listener.next().await {
             Ok(stream) => return stream,
-            Err(error) if is_of_one(&error) => {
+            Err(error) if is_about_one_connection(&error) => {
                 log::debug!("a connection ended before it was accepted: {error}");
             }
             Err(error) => {
@@ -67,7 +67,7 @@ async fn next<L: Listener>(listener: &L) -> L::Stream {
 
 /// Whether only this connection failed, and the next one may not: what the kernel says of one that ended, or
 /// that its network ended (accept(2), "Error handling").
-fn is_of_one(error: &io::Error) -> bool {
+fn is_about_one_connection(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error().map(Errno::from_raw),
         Some(
@@ -116,12 +116,12 @@ mod tests {
 
     #[test]
     fn one_connection_that_failed_is_told_from_all_that_do() {
-        let is_of_one = |errno: Errno| is_of_one(&errno.into());
+        let is_about_one_connection = |errno: Errno| is_about_one_connection(&errno.into());
         for errno in [Errno::ECONNABORTED, Errno::EPROTO, Errno::ENETUNREACH] {
-            assert!(is_of_one(errno), "{errno}");
+            assert!(is_about_one_connection(errno), "{errno}");
         }
         for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::EINVAL] {
-            assert!(!is_of_one(errno), "{errno}");
+            assert!(!is_about_one_connection(errno), "{errno}");
         }
     }
 

@@ -90,14 +90,14 @@ impl Workers {
     /// thread that is still busy after as long again is left alone. To be called once nothing is listened on.
     pub(super) async fn stop(self, grace: Duration) {
         let _ = tokio::time::timeout(grace, self.load.permits.acquire_many(self.max_connections)).await;
-        if tokio::time::timeout(grace, ended(self.arbiters)).await.is_err() {
+        if tokio::time::timeout(grace, stop_threads(self.arbiters)).await.is_err() {
             log::error!("a thread that serves connections has not ended after {grace:?}");
         }
     }
 }
 
-/// Ends these threads. Whoever waits for that may do other things meanwhile, or give up.
-pub(super) async fn ended(arbiters: Vec<Arbiter>) {
+/// Ends these threads, and waits for that. Whoever awaits it may do other things meanwhile, or give up.
+pub(super) async fn stop_threads(arbiters: Vec<Arbiter>) {
     for arbiter in &arbiters {
         arbiter.stop();
     }

@@ -104,7 +104,7 @@ async fn the_next_connection_is_where_one_ended() {
 }
 
 #[actix::test]
-async fn whoever_there_is_no_room_for_waits_by_whichever_door() {
+async fn whoever_there_is_no_room_for_waits_at_whichever_listener() {
     let (workers, mut balancer) = start(2, 2);
     let other = workers.serve::<Visit, _>(|| fn_service(|_| pending::<Result<(), ()>>()));
     let (first, second) = (enter(&mut balancer).await, enter(&mut balancer).await);
