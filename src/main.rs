@@ -83,6 +83,7 @@ fn serve(loaded: Loaded) -> ExitCode {
                 it.is::<discord::Unauthorized>()
                     || it.is::<discord::NotAMultiple>()
                     || it.is::<server::RestoreError>()
+                    || it.is::<server::TooManyWorkers>()
             });
             if is_mendable { refuse(&error) } else { fail(&error) }
         }

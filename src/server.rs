@@ -39,6 +39,7 @@ use crate::state::route::Shared;
 
 pub use self::listeners::{ListenError, Listeners};
 pub use self::restore::{Found, RestoreError, find};
+pub use self::workers::TooManyWorkers;
 
 /// Descriptors that are not for connections: listener, epoll, log.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -169,12 +170,7 @@ fn start_workers(config: &Config) -> io::Result<Workers> {
     let at_once = config.max_connections + config.max_unidentified + REFUSED_AT_ONCE;
     // However few descriptors there are, somebody can come.
     let at_once = at_once.min(allowed_connections()?.max(REFUSED_AT_ONCE));
-    Workers::start(config.workers, at_once).map_err(|error| {
-        let threads = config.workers;
-        let message =
-            format!("workers: cannot start {threads} threads: {error} (--workers chooses another number)");
-        io::Error::new(error.kind(), message)
-    })
+    Workers::start(config.workers, at_once).map_err(io::Error::other)
 }
 
 /// Lets in whoever comes, until `end` is there; then nothing listens any more.

@@ -23,6 +23,14 @@ use fastrand::Rng;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+/// So many threads cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("workers: cannot start {threads} threads: {why} (--workers chooses another number)")]
+pub struct TooManyWorkers {
+    threads: usize,
+    why: io::Error,
+}
+
 /// The threads.
 pub(super) struct Workers {
     arbiters: Vec<Arbiter>,
@@ -61,9 +69,9 @@ impl Drop for Connected {
 impl Workers {
     /// Starts so many threads, which may have `max_connections` together. That must be more than there will be
     /// listeners: each holds a permit while it waits for a connection. To be called in an actix system.
-    /// Fails where no more threads can be had.
-    pub(super) fn start(threads: usize, max_connections: usize) -> io::Result<Self> {
-        let arbiters = (0..threads).map(|_| Arbiter::try_new()).collect::<io::Result<_>>()?;
+    pub(super) fn start(threads: usize, max_connections: usize) -> Result<Self, TooManyWorkers> {
+        let arbiters = (0..threads).map(|_| Arbiter::try_new()).collect::<io::Result<_>>();
+        let arbiters = arbiters.map_err(|why| TooManyWorkers { threads, why })?;
         let max_connections = u32::try_from(max_connections).unwrap_or(u32::MAX);
         let load = Load {
             connections: (0..threads).map(|_| AtomicUsize::new(0)).collect(),

@@ -1,5 +1,7 @@
 //! Starting, stopping, and telling services to stop.
 
+use std::process::Command;
+
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -151,4 +153,17 @@ fn a_service_that_is_away_can_be_shut_down_but_not_rebooted() {
     assert_eq!(gateway.post_json("/api/v1/services/a/reboot", "{}").0, 409);
     let (status, answer) = gateway.post_json("/api/v1/services/a/shutdown", "{}");
     assert_eq!((status, answer), (200, json!({"service": "a", "state": "down"})));
+}
+
+#[test]
+fn more_workers_than_there_can_be_threads_are_a_setting_to_mend() {
+    // Each thread takes 2 MiB of addresses for its stack.
+    let limited = r#"ulimit -v 1800000; exec timeout 60 env -i "$0" --workers=1024 --listen=127.0.0.1:0 --data-dir=none"#;
+    let run =
+        Command::new("sh").args(["-c", limited]).arg(Gateway::command().get_program()).output().unwrap();
+    let said = String::from_utf8(run.stderr).unwrap();
+    assert_eq!(run.status.code(), Some(2), "{said}");
+    let last = said.lines().last().unwrap_or_default();
+    assert!(last.starts_with("gateway: workers: cannot start 1024 threads: "), "{said}");
+    assert!(last.ends_with("(--workers chooses another number)"), "{said}");
 }
