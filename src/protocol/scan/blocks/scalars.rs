@@ -1,7 +1,8 @@
 //! Numbers and literals, for the scan by blocks.
 //!
 //! What has only digits, a minus and a dot is checked for all numbers of a block together; a literal is
-//! one comparison. The rest is looked at byte by byte: exponents, and what goes on in the next block.
+//! one comparison. The rest is looked at byte by byte: what has an exponent or is wrong, and what goes on in
+//! the next block.
 
 use super::{Block, Machine, NumberMasks};
 
@@ -14,16 +15,24 @@ pub(super) fn are_valid<M: Machine>(block: &Block<'_>, scalars: u64, in_scalar: 
     let last = here.leading_ones();
     let here = here & u64::MAX.checked_shr(last).unwrap_or(0);
     let is_last_valid = last == 0 || is_scalar(block.from(u64::BITS - last));
-    is_last_valid
-        && (here == 0 || are_plain(block, here, machine) || are_scalars(block.text, block.base, here))
+    is_last_valid && (here == 0 || are_ended_valid(block, here, machine))
 }
 
-/// Whether these are literals, and numbers without exponents, all of which end in this block.
+/// The same for those that all end in this block.
 #[allow(clippy::inline_always, reason = "as above")]
 #[inline(always)]
-fn are_plain<M: Machine>(block: &Block<'_>, scalars: u64, machine: M) -> bool {
-    let NumberMasks { digits, zeros, minuses, dots } = block.number_masks(machine);
+fn are_ended_valid<M: Machine>(block: &Block<'_>, scalars: u64, machine: M) -> bool {
     let starts = scalars & !(scalars << 1);
+    let others = not_plain(block, scalars, starts, machine);
+    others == 0 || are_scalars(block.text, block.base, starts, others)
+}
+
+/// Where something stands, or should, that makes one of these neither a literal nor a number without
+/// an exponent: in it, or right behind it.
+#[allow(clippy::inline_always, reason = "as above")]
+#[inline(always)]
+fn not_plain<M: Machine>(block: &Block<'_>, scalars: u64, starts: u64, machine: M) -> u64 {
+    let NumberMasks { digits, zeros, minuses, dots } = block.number_masks(machine);
     let digits = digits & scalars;
     let minuses = starts & minuses;
     // Where integers must begin: adding that to all digits carries to what comes behind them, where a dot
@@ -36,8 +45,7 @@ fn are_plain<M: Machine>(block: &Block<'_>, scalars: u64, machine: M) -> bool {
 
     let misplaced = digits & !(digits << 1) ^ runs;
     let leading_zeros = integers & zeros & digits >> 1;
-    let others = scalars & !digits ^ (minuses | dots | literals);
-    misplaced | leading_zeros | others == 0
+    misplaced | leading_zeros | scalars & !digits ^ (minuses | dots | literals)
 }
 
 /// The bytes of the literals that begin at these places.
@@ -69,16 +77,18 @@ fn literal(text: &[u8]) -> usize {
     }
 }
 
-/// Whether at each place where one of these begins stands a number or literal.
+/// Whether a number or literal begins at each of `starts` in or right behind which one of `others` stands.
 #[cold]
-fn are_scalars(text: &[u8], base: usize, scalars: u64) -> bool {
-    let mut starts = scalars & !(scalars << 1);
-    while starts != 0 {
-        let rest = text.get(base + starts.trailing_zeros() as usize..);
-        if !rest.is_some_and(is_scalar) {
+fn are_scalars(text: &[u8], base: usize, starts: u64, mut others: u64) -> bool {
+    while others != 0 {
+        let up_to = others ^ (others - 1);
+        let Some(start) = (starts & up_to).checked_ilog2() else { return false };
+        if !text.get(base + start as usize..).is_some_and(is_scalar) {
             return false;
         }
-        starts &= starts - 1;
+        // All from the next one on.
+        let later = starts & !up_to;
+        others &= later | later.wrapping_neg();
     }
     true
 }
@@ -100,14 +110,13 @@ fn number(text: &[u8]) -> Option<usize> {
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
         (count > 0).then_some(from + count)
     };
-    let is = |at: usize, bytes: &[u8]| text.get(at).is_some_and(|byte| bytes.contains(byte));
-    let first = usize::from(is(0, b"-"));
-    let mut at = if is(first, b"0") { first + 1 } else { digits(first)? };
-    if is(at, b".") {
+    let first = usize::from(text.first() == Some(&b'-'));
+    let mut at = if text.get(first) == Some(&b'0') { first + 1 } else { digits(first)? };
+    if text.get(at) == Some(&b'.') {
         at = digits(at + 1)?;
     }
-    if is(at, b"eE") {
-        let sign = usize::from(is(at + 1, b"+-"));
+    if matches!(text.get(at), Some(b'e' | b'E')) {
+        let sign = usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
         at = digits(at + 1 + sign)?;
     }
     Some(at)
