@@ -51,7 +51,8 @@ const UNIDENTIFIED_SHARE: usize = 4;
 /// How often it is looked whether connections have waited too long to identify.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long connections are waited for that have not ended when all services were told.
+/// How long connections are waited for that have not ended when all services were told, and then the store
+/// before that is told.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the gateway on `listeners` until `shutdown` resolves, then stops it as the protocol says.
@@ -115,8 +116,7 @@ pub async fn run(
     room.abort();
     reloads.abort();
     gateway_arbiter.stop();
-    // The store closes with its actor.
-    stop_threads(vec![allocator_arbiter]).await;
+    close_store(allocator_arbiter).await;
     log_account(&accounts.shared().accounts);
     served
 }
@@ -226,6 +226,15 @@ async fn drain(gateway: &Addr<Gateway>) {
     let (done, is_done) = oneshot::channel();
     gateway.do_send(Drain { done });
     let _ = is_done.await;
+}
+
+/// The store closes with its actor: what that has granted must be on the disk.
+async fn close_store(allocator: Arbiter) {
+    let mut closed = pin!(stop_threads(vec![allocator]));
+    if tokio::time::timeout(STOP_TIMEOUT, &mut closed).await.is_err() {
+        log::warn!("data_dir: the disk is waited for; a second signal ends the gateway without it");
+        closed.await;
+    }
 }
 
 /// The last word: what became of every message.

@@ -1,5 +1,7 @@
 //! Panics: they cost neither the process nor a service. Only in builds with `fault-injection`.
 
+use std::net::TcpStream;
+
 use serde_json::json;
 
 use crate::support::{Gateway, Service, eventually};
@@ -97,6 +99,19 @@ fn a_gateway_that_panics_knows_everybody_after_it() {
     let accept = gateway.connect().identify("a");
     assert_eq!((&accept["resumed"], &accept["shards"]), (&json!(true), &json!([0])));
     gateway.service("c").expect_nothing();
+}
+
+#[test]
+fn a_thread_that_ended_ends_the_gateway_in_order() {
+    let mut gateway = Gateway::start(&["--workers=2"]);
+    // As each thread has one of them, the next comes to the one that ended.
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    provoke(&mut a, "worker");
+    eventually("nothing is listened on", || TcpStream::connect(gateway.address()).err());
+    b.expect_close(1012);
+    assert_eq!(gateway.wait().code(), Some(1));
+    gateway.wait_for_log("of `workers` serves no connections");
+    gateway.wait_for_log("stopped; messages: ");
 }
 
 #[test]

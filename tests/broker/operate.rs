@@ -115,6 +115,23 @@ fn a_second_signal_ends_it_at_once() {
     while stuck.any_frame().is_some() {}
 }
 
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_second_signal_ends_it_while_its_store_does_not_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let mut gateway = Gateway::start(&["--shards=2", &data_dir]);
+    let mut service = gateway.service("a");
+    service.send_op(&json!({"panic": "hung_disk"}));
+    service.send_op(&json!({"opcode": 10}));
+    eventually("the disk hangs", || (gateway.metric("gateway_shards_reported", "") == 0).then_some(()));
+    gateway.signal(Signal::SIGTERM);
+    service.expect_close(1012);
+    gateway.wait_for_log("the disk is waited for");
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait().code(), Some(1));
+}
+
 #[test]
 fn shutdown_and_reboot_are_told_and_enforced() {
     let gateway = Gateway::start(&["--resume-window-ms=2000"]);

@@ -80,7 +80,14 @@ impl Connection {
 
     fn send_op(&self, op: ServiceOp, permit: OpPermit) {
         #[cfg(feature = "fault-injection")]
-        assert_ne!(op, ServiceOp::Fault(op::Fault { panic: op::FaultIn::Connection }), "as asked");
+        match op {
+            ServiceOp::Fault(op::Fault { panic: op::FaultIn::Connection }) => panic!("as asked"),
+            ServiceOp::Fault(op::Fault { panic: op::FaultIn::Worker }) => {
+                actix::Arbiter::current().stop();
+                return;
+            }
+            _ => {}
+        }
         if let Stage::Service(service) = &self.stage {
             service.session.do_send(FromService { connection: self.id, op, permit });
         }

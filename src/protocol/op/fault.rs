@@ -13,6 +13,8 @@ pub struct Fault {
 #[serde(rename_all = "snake_case")]
 pub enum FaultIn {
     Connection,
+    /// Nobody panics: the connection's thread ends.
+    Worker,
     Session,
     Gateway,
     Allocator,
