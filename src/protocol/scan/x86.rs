@@ -31,6 +31,18 @@ const WHITE: [u8; 16] = *b"         \t\n  \r  ";
 /// The same for what may stand behind a backslash, but `"`, `r` and `u`.
 const ESCAPES: [u8; 16] = *b"//b/t/f/////\\/n/";
 
+/// Either of the two.
+enum Either {
+    Wide(Avx512),
+    Narrow(Avx2),
+}
+
+/// The best that the machine has. `None`: it has neither.
+#[inline]
+fn best() -> Option<Either> {
+    Avx512::detect().map(Either::Wide).or_else(|| Avx2::detect().map(Either::Narrow))
+}
+
 /// Scans by the best that the machine has. `None`: it has neither.
 #[inline]
 pub(super) fn scan<'a>(
@@ -38,10 +50,10 @@ pub(super) fn scan<'a>(
     text: &'a str,
     limits: Limits,
 ) -> Option<Result<Envelope<'a>, Malformed>> {
-    if let Some(machine) = Avx512::detect() {
-        return Some(machine.scan(head, text, limits));
-    }
-    Avx2::detect().map(|machine| machine.scan(head, text, limits))
+    Some(match best()? {
+        Either::Wide(machine) => machine.scan(head, text, limits),
+        Either::Narrow(machine) => machine.scan(head, text, limits),
+    })
 }
 
 /// What each of the two finds that the machine has.

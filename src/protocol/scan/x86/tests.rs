@@ -38,6 +38,14 @@ fn each_way_that_the_machine_has_is_compared() {
     assert_eq!(ways, usize::from(wide) + usize::from(narrow));
 }
 
+/// On a machine that has but one of the two this shows nothing of the order.
+#[test]
+fn the_wider_is_taken_where_the_machine_has_it() {
+    let [wide, narrow] = [Avx512::detect().is_some(), Avx2::detect().is_some()];
+    assert_eq!(matches!(best(), Some(Either::Wide(_))), wide);
+    assert_eq!(matches!(best(), Some(Either::Narrow(_))), narrow && !wide);
+}
+
 #[test]
 fn every_byte_is_told_apart_in_every_place() {
     for byte in 0..=u8::MAX {
