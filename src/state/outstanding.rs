@@ -5,6 +5,7 @@
 //! order, with the numbers it had.
 
 use std::collections::VecDeque;
+use std::io::Write;
 
 use bytes::{Bytes, BytesMut};
 
@@ -115,13 +116,15 @@ impl Outstanding {
 /// The messages as frames, each with its number as its first key.
 fn numbered(first: u64, parcel: &Parcel) -> Bytes {
     let mut frames = BytesMut::with_capacity(Outstanding::numbered_bytes(parcel));
+    let mut key = Vec::with_capacity(NUMBER_BYTES);
     for (number, text) in (first..).zip(parcel.texts()) {
         // A message is an object, with white space before it at most, and has keys.
         let open = text.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1);
-        let key = format!("\"i\":{number},");
+        key.clear();
+        write!(key, "\"i\":{number},").expect("a vector takes all");
         frame::put_text_header(&mut frames, text.len() + key.len());
         frames.extend_from_slice(&text[..open]);
-        frames.extend_from_slice(key.as_bytes());
+        frames.extend_from_slice(&key);
         frames.extend_from_slice(&text[open..]);
     }
     frames.freeze()

@@ -16,6 +16,7 @@ mod guesses;
 mod handshakes;
 mod idle;
 mod priority;
+mod queued;
 mod slow;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the broker's tests, which use all of it")]

@@ -15,6 +15,9 @@ pub const CREDIT_BYTES: usize = 256 * 1024;
 /// must not hold up its neighbours on the same thread.
 const RETURN_SLICE_BYTES: usize = 128 * 1024;
 
+/// A queue that has room for more parcels than these is not kept once it is empty.
+const KEPT_PARCELS: usize = 64;
+
 /// One session's mailbox.
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -55,7 +58,15 @@ impl Mailbox {
         if acks && !front.is_notice() {
             return self.next_numbered(fits);
         }
-        if fits(front.frame_bytes()) { self.waiting.pop_front().map(Parcel::delivered) } else { None }
+        if fits(front.frame_bytes()) { self.pop().map(Parcel::delivered) } else { None }
+    }
+
+    fn pop(&mut self) -> Option<Parcel> {
+        let parcel = self.waiting.pop_front();
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_PARCELS {
+            self.waiting = VecDeque::new();
+        }
+        parcel
     }
 
     fn next_numbered(&mut self, fits: impl FnOnce(usize) -> bool) -> Option<Bytes> {
@@ -67,7 +78,7 @@ impl Mailbox {
         if front.amount().messages > room {
             return Some(self.outstanding.hand(front.split_front(room)));
         }
-        self.waiting.pop_front().map(|parcel| self.outstanding.hand(parcel))
+        self.pop().map(|parcel| self.outstanding.hand(parcel))
     }
 
     /// A new connection: with `acks` it gets again what is not acknowledged, with the numbers it
@@ -97,7 +108,7 @@ impl Mailbox {
         self.unnumber();
         let mut bytes = 0;
         while bytes < RETURN_SLICE_BYTES {
-            let Some(parcel) = self.waiting.pop_front() else { return true };
+            let Some(parcel) = self.pop() else { return true };
             bytes += parcel.frame_bytes();
             expire(parcel);
         }
@@ -108,4 +119,51 @@ impl Mailbox {
 /// Returns what reaches a session that is down.
 pub(super) fn expire(parcel: Parcel) {
     parcel.give_back(ErrorCode::Expired, "its service did not come back within resume_window_ms");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+    use crate::protocol::name::Name;
+    use crate::state::gauge::Bounds;
+    use crate::state::parcel::OpenParcel;
+    use crate::state::route::{Inbox, Route, Shared};
+
+    struct Sent(mpsc::Sender<Parcel>);
+
+    impl Inbox for Sent {
+        fn deliver(&self, parcel: Parcel) {
+            self.0.send(parcel).unwrap();
+        }
+    }
+
+    /// So many notices, each in a parcel of its own.
+    fn parcels(count: usize) -> impl Iterator<Item = Parcel> {
+        let bounds = Bounds { messages: 1_000, bytes: 1_000_000 };
+        let shared = Arc::new(Shared::new(10, 1_000_000));
+        let target = Arc::new(Route::new(Name::new("b").unwrap(), bounds, shared));
+        let (sent, parcels) = mpsc::channel();
+        target.open(Box::new(Sent(sent)));
+        for _ in 0..count {
+            let mut parcel = OpenParcel::new(target.clone(), 0);
+            parcel.push([b"{}", b""]).unwrap();
+            parcel.send(None);
+        }
+        parcels.into_iter().take(count)
+    }
+
+    #[test]
+    fn a_mailbox_that_was_full_holds_no_memory_once_it_is_empty() {
+        let mut mailbox = Mailbox::new(10);
+        parcels(1_000).for_each(|parcel| mailbox.push(parcel));
+        assert!(mailbox.waiting.capacity() >= 1_000);
+        while mailbox.next(false, 0).is_some() {}
+        assert_eq!(mailbox.waiting.capacity(), 0);
+        parcels(KEPT_PARCELS / 2).for_each(|parcel| mailbox.push(parcel));
+        let capacity = mailbox.waiting.capacity();
+        assert!(mailbox.give_back_some());
+        assert_eq!(mailbox.waiting.capacity(), capacity, "what is needed all the time is kept");
+    }
 }
