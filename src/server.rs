@@ -51,9 +51,11 @@ const UNIDENTIFIED_SHARE: usize = 4;
 /// How often it is looked whether connections have waited too long to identify.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long connections are waited for that have not ended when all services were told, and then the store
-/// before that is told.
+/// How long connections are waited for that have not ended when all services were told.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the store may take to close before the log says what is waited for.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs the gateway on `listeners` until `shutdown` resolves, then stops it as the protocol says.
 /// `found` comes from [`find`] with the same settings. To be called in an actix system.
@@ -109,14 +111,18 @@ pub async fn run(
         tokio::select! {
             () = drained => {}
             // Whoever asks for the end now does not want to wait for that.
-            () = shutdown => {}
+            () = &mut shutdown => {}
         }
     }
     workers.stop(STOP_TIMEOUT).await;
     room.abort();
     reloads.abort();
     gateway_arbiter.stop();
-    close_store(allocator_arbiter).await;
+    tokio::select! {
+        () = close_store(allocator_arbiter) => {}
+        // As above: no signal has come so far, where something failed.
+        () = shutdown => {}
+    }
     log_account(&accounts.shared().accounts);
     served
 }
@@ -231,8 +237,8 @@ async fn drain(gateway: &Addr<Gateway>) {
 /// The store closes with its actor: what that has granted must be on the disk.
 async fn close_store(allocator: Arbiter) {
     let mut closed = pin!(stop_threads(vec![allocator]));
-    if tokio::time::timeout(STOP_TIMEOUT, &mut closed).await.is_err() {
-        log::warn!("data_dir: the disk is waited for; a second signal ends the gateway without it");
+    if tokio::time::timeout(TELL_AFTER, &mut closed).await.is_err() {
+        log::warn!("data_dir: the disk is waited for; one more signal ends the gateway without it");
         closed.await;
     }
 }

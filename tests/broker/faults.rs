@@ -1,7 +1,9 @@
-//! Panics: they cost neither the process nor a service. Only in builds with `fault-injection`.
+//! Panics: they cost neither the process nor a service; and a thread that is gone, which costs the process.
+//! Only in builds with `fault-injection`.
 
 use std::net::TcpStream;
 
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::support::{Gateway, Service, eventually};
@@ -112,6 +114,25 @@ fn a_thread_that_ended_ends_the_gateway_in_order() {
     assert_eq!(gateway.wait().code(), Some(1));
     gateway.wait_for_log("of `workers` serves no connections");
     gateway.wait_for_log("stopped; messages: ");
+}
+
+#[test]
+fn one_signal_ends_a_gateway_that_failed_and_waits_for_its_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let mut gateway = Gateway::start(&["--workers=2", "--shards=2", &data_dir]);
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    provoke(&mut b, "hung_disk");
+    b.send_op(&json!({"opcode": 10}));
+    eventually("the disk hangs", || {
+        let (_, metrics) = gateway.http("GET", "/metrics", &[], "");
+        metrics.contains("\ngateway_shards_reported 0\n").then_some(())
+    });
+    provoke(&mut a, "worker");
+    eventually("nothing is listened on", || TcpStream::connect(gateway.address()).err());
+    gateway.wait_for_log("the disk is waited for");
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.wait().code(), Some(1));
 }
 
 #[test]

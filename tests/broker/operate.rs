@@ -124,7 +124,10 @@ fn a_second_signal_ends_it_while_its_store_does_not_answer() {
     let mut service = gateway.service("a");
     service.send_op(&json!({"panic": "hung_disk"}));
     service.send_op(&json!({"opcode": 10}));
-    eventually("the disk hangs", || (gateway.metric("gateway_shards_reported", "") == 0).then_some(()));
+    eventually("the disk hangs", || {
+        let (_, metrics) = gateway.http("GET", "/metrics", &[], "");
+        metrics.contains("\ngateway_shards_reported 0\n").then_some(())
+    });
     gateway.signal(Signal::SIGTERM);
     service.expect_close(1012);
     gateway.wait_for_log("the disk is waited for");
