@@ -31,16 +31,18 @@ const WHITE: [u8; 16] = *b"         \t\n  \r  ";
 /// The same for what may stand behind a backslash, but `"`, `r` and `u`.
 const ESCAPES: [u8; 16] = *b"//b/t/f/////\\/n/";
 
-/// Either of the two.
-enum Either {
-    Wide(Avx512),
-    Narrow(Avx2),
+/// The best that a machine has.
+enum Best {
+    Avx512(Avx512),
+    Avx2(Avx2),
 }
 
-/// The best that the machine has. `None`: it has neither.
-#[inline]
-fn best() -> Option<Either> {
-    Avx512::detect().map(Either::Wide).or_else(|| Avx2::detect().map(Either::Narrow))
+impl Best {
+    /// `None`: the machine has neither.
+    #[inline]
+    fn detect() -> Option<Self> {
+        Avx512::detect().map(Self::Avx512).or_else(|| Avx2::detect().map(Self::Avx2))
+    }
 }
 
 /// Scans by the best that the machine has. `None`: it has neither.
@@ -50,9 +52,9 @@ pub(super) fn scan<'a>(
     text: &'a str,
     limits: Limits,
 ) -> Option<Result<Envelope<'a>, Malformed>> {
-    Some(match best()? {
-        Either::Wide(machine) => machine.scan(head, text, limits),
-        Either::Narrow(machine) => machine.scan(head, text, limits),
+    Some(match Best::detect()? {
+        Best::Avx512(machine) => machine.scan(head, text, limits),
+        Best::Avx2(machine) => machine.scan(head, text, limits),
     })
 }
 

@@ -183,6 +183,10 @@ fn tokens_are_seen_over_the_edge_of_a_block() {
         &format!(r#"{ones}"a""#),
     ];
     let bad = [&bad[..], BAD_VALUES].concat();
+    // Beside numbers that are looked at byte by byte, too.
+    let beside = bad.iter().flat_map(|bad| [format!("[1e5,{bad}]"), format!("[1e5,2E-1,{bad},true,1e1]")]);
+    let beside: Vec<String> = beside.collect();
+    let bad: Vec<&str> = bad.iter().copied().chain(beside.iter().map(String::as_str)).collect();
     for shift in 0..BLOCK * 2 {
         for white in ["", " ", "                                                                      "] {
             for (values, is_good) in [(&good[..], true), (&bad[..], false)] {

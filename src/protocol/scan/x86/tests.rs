@@ -42,8 +42,8 @@ fn each_way_that_the_machine_has_is_compared() {
 #[test]
 fn the_wider_is_taken_where_the_machine_has_it() {
     let [wide, narrow] = [Avx512::detect().is_some(), Avx2::detect().is_some()];
-    assert_eq!(matches!(best(), Some(Either::Wide(_))), wide);
-    assert_eq!(matches!(best(), Some(Either::Narrow(_))), narrow && !wide);
+    assert_eq!(matches!(Best::detect(), Some(Best::Avx512(_))), wide);
+    assert_eq!(matches!(Best::detect(), Some(Best::Avx2(_))), narrow && !wide);
 }
 
 #[test]
