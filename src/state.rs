@@ -22,6 +22,7 @@ pub mod route;
 pub mod secret;
 pub mod session;
 pub mod shards;
+mod spare;
 pub mod store_health;
 pub mod tally;
 pub mod waiting_room;

@@ -10,6 +10,7 @@ use std::io::Write;
 use bytes::{Bytes, BytesMut};
 
 use super::parcel::Parcel;
+use super::spare;
 use crate::protocol::frame::{self, MAX_SERVER_HEADER};
 
 /// The bytes that a delivery number adds to a frame, at most: `"i":18446744073709551615,`, and a
@@ -39,6 +40,12 @@ impl Outstanding {
     /// The number that was given last; 0: none yet.
     pub fn last(&self) -> u64 {
         self.last
+    }
+
+    /// How many parcels there is memory for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.parcels.capacity()
     }
 
     /// How many messages are kept.
@@ -102,6 +109,7 @@ impl Outstanding {
             parcel.delivered();
             self.handed = self.handed.saturating_sub(1);
         }
+        spare::let_go(&mut self.parcels);
         Ok(())
     }
 

@@ -139,8 +139,8 @@ impl Drop for OpenParcel {
     }
 }
 
-/// A parcel may wait for long: it must not hold much more memory than its bytes, and none for a count of
-/// those who share them before anybody does.
+/// A parcel may wait for long: it must not hold much more memory than its bytes. `freeze` would allocate a
+/// count of references at once where capacity is left; a boxed slice gets one when it is first shared.
 fn fitted(frames: BytesMut) -> Bytes {
     if frames.len() * 2 < frames.capacity() {
         return Bytes::copy_from_slice(&frames);
@@ -171,6 +171,9 @@ pub struct Parcel {
     amount: Amount,
     origin: Option<Origin>,
 }
+
+// The README tells what a message takes that waits by itself.
+const _: () = assert!(size_of::<Parcel>() <= 104);
 
 impl Parcel {
     /// The bytes of its WebSocket frames.
@@ -292,9 +295,6 @@ fn returning(text: &[u8], spelling: &str, code: ErrorCode, message: &str) -> Str
 /// whose name is another. Empty where all used its name.
 #[derive(Debug, Default)]
 struct Spellings(Vec<(u64, Box<str>)>);
-
-// The README tells what a message takes that waits by itself.
-const _: () = assert!(size_of::<Parcel>() <= 104);
 
 impl Spellings {
     fn add(&mut self, index: u64, spelling: &str, name: &str) {

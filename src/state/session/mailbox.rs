@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::protocol::error::ErrorCode;
 use crate::state::outstanding::{NeverSent, Outstanding};
 use crate::state::parcel::Parcel;
+use crate::state::spare;
 
 /// What a connection may hold of ours before it has written it: what can be lost with it.
 pub const CREDIT_BYTES: usize = 256 * 1024;
@@ -14,9 +15,6 @@ pub const CREDIT_BYTES: usize = 256 * 1024;
 /// How many bytes of messages are returned in one go when a session is down: a full mailbox
 /// must not hold up its neighbours on the same thread.
 const RETURN_SLICE_BYTES: usize = 128 * 1024;
-
-/// A queue that has room for more parcels than these is not kept once it is empty.
-const KEPT_PARCELS: usize = 64;
 
 /// One session's mailbox.
 #[derive(Debug)]
@@ -63,9 +61,7 @@ impl Mailbox {
 
     fn pop(&mut self) -> Option<Parcel> {
         let parcel = self.waiting.pop_front();
-        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_PARCELS {
-            self.waiting = VecDeque::new();
-        }
+        spare::let_go(&mut self.waiting);
         parcel
     }
 
@@ -139,29 +135,42 @@ mod tests {
         }
     }
 
-    /// So many notices, each in a parcel of its own.
-    fn parcels(count: usize) -> impl Iterator<Item = Parcel> {
+    /// So many messages or notices, each in a parcel of its own.
+    fn parcels(count: usize, are_messages: bool) -> impl Iterator<Item = Parcel> {
         let bounds = Bounds { messages: 1_000, bytes: 1_000_000 };
         let shared = Arc::new(Shared::new(10, 1_000_000));
         let target = Arc::new(Route::new(Name::new("b").unwrap(), bounds, shared));
         let (sent, parcels) = mpsc::channel();
         target.open(Box::new(Sent(sent)));
+        let entry = target.entry(Some(target.name()));
         for _ in 0..count {
             let mut parcel = OpenParcel::new(target.clone(), 0);
             parcel.push([b"{}", b""]).unwrap();
-            parcel.send(None);
+            parcel.send(are_messages.then_some((&target, &entry)));
         }
         parcels.into_iter().take(count)
     }
 
     #[test]
+    fn what_was_acknowledged_holds_no_memory_either() {
+        let mut mailbox = Mailbox::new(1_000);
+        parcels(1_000, true).for_each(|parcel| mailbox.push(parcel));
+        while mailbox.next(true, 0).is_some() {}
+        assert_eq!((mailbox.waiting.capacity(), mailbox.outstanding.messages()), (0, 1_000));
+        mailbox.acknowledge(999).unwrap();
+        assert!(mailbox.outstanding.capacity() >= 1_000);
+        mailbox.acknowledge(1_000).unwrap();
+        assert_eq!(mailbox.outstanding.capacity(), 0);
+    }
+
+    #[test]
     fn a_mailbox_that_was_full_holds_no_memory_once_it_is_empty() {
         let mut mailbox = Mailbox::new(10);
-        parcels(1_000).for_each(|parcel| mailbox.push(parcel));
+        parcels(1_000, false).for_each(|parcel| mailbox.push(parcel));
         assert!(mailbox.waiting.capacity() >= 1_000);
         while mailbox.next(false, 0).is_some() {}
         assert_eq!(mailbox.waiting.capacity(), 0);
-        parcels(KEPT_PARCELS / 2).for_each(|parcel| mailbox.push(parcel));
+        parcels(spare::KEPT / 2, false).for_each(|parcel| mailbox.push(parcel));
         let capacity = mailbox.waiting.capacity();
         assert!(mailbox.give_back_some());
         assert_eq!(mailbox.waiting.capacity(), capacity, "what is needed all the time is kept");
