@@ -42,7 +42,7 @@ BASE = "forward_message by_8_pairs"
 SHORTER_SECONDS = 0.5
 LONGER_SECONDS = 5
 REST_SECONDS = 2
-#: Fewer would not tell the count within 1 %.
+#: Fewer are no load, but a gateway or a machine that stands still.
 LEAST_MESSAGES = 5_000
 START_SECONDS = 60
 BENCH_SECONDS = 300
