@@ -132,6 +132,25 @@ fn a_name_that_another_credential_takes_over_brings_no_rights_with_it() {
     expect_no_rights(&guarded, "the-operators-token");
 }
 
+#[cfg(feature = "fault-injection")]
+#[test]
+fn whoever_takes_a_name_over_gets_nothing_for_its_shards_while_the_disk_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let credentials = operator() + &shard("names = [\"*\"]\nops = [\"shards\"]");
+    let guarded = Guarded::start(&credentials, &["--shards=1", &data_dir]);
+    let mut holder = guarded.identify("a", "the-shards-token").unwrap();
+    holder.send_op(&json!({"opcode": 10}));
+    holder.expect_op(11);
+    holder.send_op(&json!({"panic": "hung_disk"}));
+    // The allocator answers this behind that.
+    holder.send_op(&json!({"opcode": 10}));
+    holder.expect_op(30);
+    holder.vanish();
+    guarded.gateway.wait_for_log("a is away");
+    expect_no_rights(&guarded, "the-operators-token");
+}
+
 #[test]
 fn rights_that_are_taken_away_are_over_when_the_service_comes_back() {
     let (guarded, mut holder) = holder("\"shards\", \"watch\"");
