@@ -278,10 +278,7 @@ impl Gateway {
         };
         self.registry.take(taken, handle, Instant::now());
         self.announce_arrival(&name, group, finds);
-        let mut accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
-        if !grant.ops.shards {
-            accept.shards.clear();
-        }
+        let accept = self.acceptance(&name, &secret, finds != Finds::Nothing, None);
         self.listed.tell(&name, &accept.shards);
         Ok(FirstMessage { accept, receipts: identify.receipts, acks: identify.ack, session, route, grant })
     }
@@ -295,22 +292,6 @@ impl Gateway {
             self.withhold_shards(name);
             // Whoever held them may not know: nobody gets them before it must have noticed.
             self.tell_allocator(Input::Down { service: name.clone(), departure: VANISHED });
-        }
-    }
-
-    /// What is sent to the shards that a service holds does not reach it any more, however long the allocator
-    /// takes to end its leases.
-    fn withhold_shards(&mut self, name: &Name) {
-        let mut held_any = false;
-        for table in std::iter::once(&mut self.table).chain(&mut self.filling) {
-            let held = table.shards_of(name);
-            held_any |= !held.is_empty();
-            for shard_id in held {
-                table.set(shard_id, None);
-            }
-        }
-        if held_any {
-            self.routes.set_shards(self.table.clone());
         }
     }
 

@@ -191,6 +191,22 @@ impl Gateway {
         }
     }
 
+    /// What is sent to the shards that a service holds does not reach it any more, however long the allocator
+    /// takes to end its leases.
+    pub(super) fn withhold_shards(&mut self, name: &Name) {
+        let mut held_any = false;
+        for table in std::iter::once(&mut self.table).chain(&mut self.filling) {
+            let held = table.shards_of(name);
+            held_any |= !held.is_empty();
+            for shard_id in held {
+                table.set(shard_id, None);
+            }
+        }
+        if held_any {
+            self.routes.set_shards(self.table.clone());
+        }
+    }
+
     /// Tells the holder of a lease that ended, if its ACCEPT said that it has it and nothing else tells
     /// it of the end.
     fn revoke_listed(&mut self, shard: Shard, actions: &[Action<ConnectionId>]) {
