@@ -12,7 +12,8 @@ use std::ops::AddAssign;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use actix_web::Error;
 use bytes::Bytes;
@@ -156,6 +157,8 @@ impl Outgoing {
 
     /// The server asks for more. Where it had all that there was, or as much as it takes, it has written that.
     fn asked(&mut self) {
+        // It takes what the actor makes meanwhile without being woken.
+        self.waker = None;
         if self.taken == Taken::All || self.in_hand.is_full() {
             self.taken = Taken::Nothing;
             self.written += std::mem::take(&mut self.in_hand).written;
@@ -194,17 +197,47 @@ impl Outgoing {
     }
 }
 
+/// Wakes the task that writes, and notes that it is for the actor.
+struct Call {
+    is_due: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Call {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_due.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
 /// The body of the response that a WebSocket is.
 pub(crate) struct Body<S> {
     /// Runs the actor; yields nothing itself.
     actor: Pin<Box<S>>,
+    has_ended: bool,
+    call: Option<Arc<Call>>,
     outgoing: Rc<RefCell<Outgoing>>,
     life: Arc<Life>,
 }
 
 impl<S> Body<S> {
     pub(crate) fn new(actor: S, outgoing: Rc<RefCell<Outgoing>>, life: Arc<Life>) -> Self {
-        Self { actor: Box::pin(actor), outgoing, life }
+        Self { actor: Box::pin(actor), has_ended: false, call: None, outgoing, life }
+    }
+
+    /// What the actor is polled with by that task, due where it is new.
+    fn call(&mut self, task: &Waker) -> Arc<Call> {
+        match &self.call {
+            Some(call) if call.task.will_wake(task) => call.clone(),
+            _ => {
+                let call = Arc::new(Call { is_due: AtomicBool::new(true), task: task.clone() });
+                self.call.insert(call).clone()
+            }
+        }
     }
 
     /// Ends the stream. The end of the socket has to come from us: the service waits for it (RFC 6455
@@ -215,6 +248,18 @@ impl<S> Body<S> {
     }
 }
 
+impl<S: Stream<Item = Result<Bytes, Error>>> Body<S> {
+    /// Lets the actor go on, if anything has woken it: the server asks several times for each message.
+    fn run_actor(&mut self, task: &Waker) {
+        let call = self.call(task);
+        if call.is_due.swap(false, Ordering::Acquire) {
+            let waker = Waker::from(call);
+            let polled = self.actor.as_mut().poll_next(&mut Context::from_waker(&waker));
+            self.has_ended = matches!(polled, Poll::Ready(None));
+        }
+    }
+}
+
 impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
     type Item = Result<Bytes, Error>;
 
@@ -222,8 +267,10 @@ impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
         let this = self.get_mut();
         this.outgoing.borrow_mut().asked();
         // The actor goes on once all is taken that it has made: not again for each part of it.
-        let has_ended = this.outgoing.borrow().is_empty()
-            && matches!(this.actor.as_mut().poll_next(context), Poll::Ready(None));
+        if this.outgoing.borrow().is_empty() && !this.has_ended {
+            this.run_actor(context.waker());
+        }
+        let has_ended = this.has_ended;
         let mut outgoing = this.outgoing.borrow_mut();
         let next = outgoing.pop();
         outgoing.tell_written();
@@ -250,6 +297,8 @@ impl<S: Stream<Item = Result<Bytes, Error>>> Stream for Body<S> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
 
     use futures_util::stream;
     use tokio::sync::Semaphore;
@@ -271,9 +320,8 @@ mod tests {
             let telling = told.clone();
             let on_written = move |written: Written| telling.borrow_mut().push(written.bytes);
             outgoing.borrow_mut().set_on_written(Box::new(on_written));
-            let (socket, peer) = UnixStream::pair().unwrap();
-            let life = Arc::new(Life::new(Arc::new(Socket::of_unix(&socket).unwrap())));
-            Self { body: Body::new(stream::pending(), outgoing.clone(), life), outgoing, told, _peer: peer }
+            let (body, _peer) = body_of(&outgoing, stream::pending());
+            Self { body, outgoing, told, _peer }
         }
 
         /// The server asks: whether it gets something.
@@ -293,6 +341,83 @@ mod tests {
     /// Of so many bytes each.
     fn frames<const COUNT: usize>(bytes: [usize; COUNT]) -> Vec<Bytes> {
         bytes.map(|bytes| vec![b'x'; bytes].into()).into()
+    }
+
+    /// A body whose actor is `actor`.
+    fn body_of<S: Stream<Item = Result<Bytes, Error>>>(
+        outgoing: &Rc<RefCell<Outgoing>>,
+        actor: S,
+    ) -> (Body<S>, UnixStream) {
+        let (socket, peer) = UnixStream::pair().unwrap();
+        let life = Arc::new(Life::new(Arc::new(Socket::of_unix(&socket).unwrap())));
+        (Body::new(actor, outgoing.clone(), life), peer)
+    }
+
+    /// A task: how often it was woken.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_actor_goes_on_when_it_was_woken_and_what_it_makes_then_wakes_nobody() {
+        let outgoing = Rc::<RefCell<Outgoing>>::default();
+        let polled = RefCell::new(Vec::new());
+        let actor = stream::poll_fn(|context| {
+            polled.borrow_mut().push(context.waker().clone());
+            outgoing.borrow_mut().push_frames(frames([1]));
+            Poll::Pending
+        });
+        let (body, _peer) = body_of(&outgoing, actor);
+        let (mut body, task) = (pin!(body), Arc::new(Task::default()));
+        let waker = Waker::from(task.clone());
+        let mut ask = |waker: &Waker| body.as_mut().poll_next(&mut Context::from_waker(waker)).is_ready();
+        assert_eq!([(); 3].map(|()| ask(&waker)), [true, false, false]);
+        assert_eq!((polled.borrow().len(), task.0.load(Ordering::Relaxed)), (1, 0));
+        polled.borrow()[0].wake_by_ref();
+        assert_eq!(task.0.load(Ordering::Relaxed), 1);
+        assert_eq!([(); 3].map(|()| ask(&waker)), [true, false, false]);
+        assert_eq!((polled.borrow().len(), task.0.load(Ordering::Relaxed)), (2, 1));
+        assert!(ask(Waker::noop()), "another task has to be known to whatever wakes the actor");
+        assert_eq!(polled.borrow().len(), 3);
+        outgoing.borrow_mut().push_frames(frames([1]));
+        assert_eq!(task.0.load(Ordering::Relaxed), 1, "who is not waiting for more is not woken");
+    }
+
+    #[test]
+    fn what_is_pushed_while_the_server_waits_wakes_it() {
+        let outgoing = Rc::<RefCell<Outgoing>>::default();
+        let (mut body, _peer) = body_of(&outgoing, stream::pending());
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(task.clone());
+        assert!(Pin::new(&mut body).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        outgoing.borrow_mut().push_frames(frames([1]));
+        assert_eq!(task.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn what_the_actor_made_last_goes_before_its_end() {
+        let outgoing = Rc::<RefCell<Outgoing>>::default();
+        let actor = stream::poll_fn(|_| {
+            outgoing.borrow_mut().push_frames(frames([1, 2]));
+            Poll::Ready(None)
+        });
+        let (body, _peer) = body_of(&outgoing, actor);
+        let mut body = pin!(body);
+        let mut ask = || body.as_mut().poll_next(&mut Context::from_waker(Waker::noop()));
+        let lengths: Vec<usize> = std::iter::from_fn(|| match ask() {
+            Poll::Ready(Some(Ok(bytes))) => Some(bytes.len()),
+            end => {
+                assert!(matches!(end, Poll::Ready(None)), "it waits");
+                None
+            }
+        })
+        .collect();
+        assert_eq!(lengths, [1, 2]);
     }
 
     #[test]
