@@ -320,8 +320,8 @@ mod tests {
             let telling = told.clone();
             let on_written = move |written: Written| telling.borrow_mut().push(written.bytes);
             outgoing.borrow_mut().set_on_written(Box::new(on_written));
-            let (body, _peer) = body_of(&outgoing, stream::pending());
-            Self { body, outgoing, told, _peer }
+            let (body, peer) = body_of(&outgoing, stream::pending());
+            Self { outgoing, body, told, _peer: peer }
         }
 
         /// The server asks: whether it gets something.
