@@ -85,8 +85,10 @@ impl Gauge {
             return;
         }
         let amount = pack(amount);
-        let held = unpack(self.held.fetch_sub(amount, Ordering::AcqRel) - amount);
-        if self.refusing.load(Ordering::Relaxed) && self.is_below_three_quarters(held) {
+        // Either this sees that it refuses, or who makes it refuse sees what was given back: one order for
+        // all four operations is what `SeqCst` is for.
+        let held = unpack(self.held.fetch_sub(amount, Ordering::SeqCst) - amount);
+        if self.refusing.load(Ordering::SeqCst) && self.is_below_three_quarters(held) {
             self.refusing.store(false, Ordering::Relaxed);
         }
         if self.waiting.load(Ordering::Acquire) > 0 {
@@ -101,9 +103,9 @@ impl Gauge {
     /// Refuses from now on, until three quarters are left: a sender was held long enough.
     pub fn start_refusing(&self) {
         if !self.is_below_three_quarters(self.held()) {
-            self.refusing.store(true, Ordering::Relaxed);
+            self.refusing.store(true, Ordering::SeqCst);
             // It may have been emptied between the two lines above.
-            if self.is_below_three_quarters(self.held()) {
+            if self.is_below_three_quarters(unpack(self.held.load(Ordering::SeqCst))) {
                 self.refusing.store(false, Ordering::Relaxed);
             }
         }
