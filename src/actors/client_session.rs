@@ -11,7 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, fut,
+};
 
 use super::gateway::{ConnectionEnded, Gateway, GiveUp, ServiceRequest, WindowElapsed};
 use super::link::{Link, OpKind, OpPermit, Outbound};
@@ -147,6 +149,15 @@ impl ClientSession {
         });
     }
 
+    /// Begins, or goes on after a restart.
+    fn go_on(&mut self, context: &mut Context<Self>) {
+        self.guarded(context, |session, context| {
+            session.session.restart(&mut session.actions);
+            session.perform_all(None, context);
+            session.arm(context);
+        });
+    }
+
     fn wake(&mut self, context: &mut Context<Self>) {
         self.guarded(context, |session, context| {
             session.timer = None;
@@ -170,19 +181,22 @@ impl Actor for ClientSession {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
-        self.arm(context);
+        // Timers that were cancelled right before a restart are still to be taken out, by numbers that the next
+        // ones get again. What waits runs after that.
+        context.wait(fut::ready(()).map(|(), session: &mut Self, context: &mut Context<Self>| {
+            session.go_on(context);
+        }));
     }
 }
 
 impl Supervised for ClientSession {
-    fn restarting(&mut self, context: &mut Self::Context) {
+    fn restarting(&mut self, _: &mut Self::Context) {
         self.timer = None;
         if self.restarts.note(Instant::now()) && !self.is_given_up {
             // Being given up is a state, not a stop: a supervisor would restart it for ever.
             self.is_given_up = true;
             self.gateway.do_send(GiveUp { session: self.identity.clone() });
         }
-        self.guarded(context, |session, context| session.perform_all(None, context));
     }
 }
 
@@ -309,6 +323,10 @@ impl Handler<Acknowledged> for ClientSession {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub enum Order {
+    /// That connection has the service's name from now on, and will attach itself.
+    Expect {
+        connection: ConnectionId,
+    },
     /// Tell the service. With a connection it is an answer, lost where that is not the service's
     /// any more.
     Op {
@@ -357,10 +375,11 @@ impl ClientSession {
     }
 
     fn obey(&mut self, order: Order, context: &mut Context<Self>) {
-        let current = self.session.connection();
+        let current = self.session.latest_connection();
         let (input, permit) = match order {
             Order::Op { answers: Some(connection), .. } if current != Some(connection) => return,
             Order::ShardWait { answers, .. } if current != Some(answers) => return,
+            Order::Expect { connection } => (Input::Expect { connection }, None),
             Order::Op { op, permit, .. } => (Input::Op(op), permit),
             Order::Presence(presence) => (Input::Presence(presence), None),
             Order::ShardWait { wait, .. } => (Input::ShardWait(wait), None),

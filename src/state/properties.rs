@@ -54,6 +54,10 @@ enum Step {
         service: usize,
         bytes: usize,
     },
+    /// A connection is given the name, and has not come to the session yet.
+    Accept {
+        service: usize,
+    },
     Attach {
         service: usize,
         acks: bool,
@@ -85,6 +89,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (service(), 1..4_usize).prop_map(|(service, parcels)| Step::Handle { service, parcels }),
         1 => service().prop_map(|service| Step::Lose { service }),
         3 => (service(), 1..200_000_usize).prop_map(|(service, bytes)| Step::Write { service, bytes }),
+        1 => service().prop_map(|service| Step::Accept { service }),
         2 => (service(), any::<bool>()).prop_map(|(service, acks)| Step::Attach { service, acks }),
         3 => (service(), any::<prop::sample::Index>()).prop_map(|(service, part)| Step::Ack { service, part }),
         1 => service().prop_map(|service| Step::Detach { service }),
@@ -112,6 +117,8 @@ struct Service {
     session: Session,
     /// The connection, and what it was handed and has not written.
     connection: Option<(ConnectionId, VecDeque<usize>)>,
+    /// The one that is accepted, and has not come yet.
+    accepted: Option<ConnectionId>,
     /// What was handed with a number and is not acknowledged: the message and its pair.
     numbered: BTreeMap<u64, (u64, Pair)>,
     /// The next number that this connection is to be handed.
@@ -178,6 +185,7 @@ impl World {
             queue,
             session,
             connection: None,
+            accepted: None,
             numbered: BTreeMap::new(),
             next_number: 1,
             acknowledged: 0,
@@ -194,6 +202,7 @@ impl World {
                 drop(lost);
             }
             Step::Write { service, bytes } => self.write(*service, *bytes),
+            Step::Accept { service } => drop(self.accept(*service)),
             Step::Attach { service, acks } => self.attach(*service, *acks),
             Step::Ack { service, part } => self.acknowledge(*service, *part),
             Step::Detach { service } => self.detach(*service),
@@ -238,6 +247,8 @@ impl World {
             match action {
                 Action::Frames(frames) => frames.iter().for_each(|frames| self.hand_over(index, frames)),
                 Action::Continue => self.step(index, Input::Wake(None)),
+                // The name was given to another.
+                Action::WindowElapsed(_) if self.services[index].accepted.is_some() => {}
                 Action::WindowElapsed(since) => {
                     assert!(self.services[index].connection.is_none(), "its connection {since:?} is there");
                     self.go_down(index);
@@ -314,11 +325,20 @@ impl World {
         self.step(index, Input::Written { connection, bytes: written, presences: 0 });
     }
 
-    fn attach(&mut self, index: usize, acks: bool) {
+    fn accept(&mut self, index: usize) -> ConnectionId {
         let connection = ConnectionId(self.next_connection);
         self.next_connection += 1;
+        self.services[index].route.set_connection(connection);
+        self.services[index].accepted = Some(connection);
+        self.step(index, Input::Expect { connection });
+        connection
+    }
+
+    fn attach(&mut self, index: usize, acks: bool) {
+        let accepted = self.services[index].accepted;
+        let connection = accepted.unwrap_or_else(|| self.accept(index));
         let service = &mut self.services[index];
-        service.route.set_connection(connection);
+        service.accepted = None;
         service.connection = Some((connection, VecDeque::new()));
         service.next_number = service.acknowledged + 1;
         if !acks {
@@ -335,7 +355,8 @@ impl World {
         let service = &mut self.services[index];
         let numbers: Vec<u64> =
             service.numbered.range(..service.next_number).map(|(number, _)| *number).collect();
-        if numbers.is_empty() || service.connection.is_none() {
+        // Only who has the name acknowledges.
+        if numbers.is_empty() || service.connection.is_none() || service.accepted.is_some() {
             return;
         }
         let i = numbers[part.index(numbers.len())];
@@ -349,7 +370,9 @@ impl World {
     }
 
     fn detach(&mut self, index: usize) {
-        if let Some((connection, _)) = self.services[index].connection.take() {
+        let service = &mut self.services[index];
+        let last = service.connection.take().map(|(connection, _)| connection);
+        if let Some(connection) = service.accepted.take().or(last) {
             self.step(index, Input::Detach { connection, window: WINDOW });
         }
     }

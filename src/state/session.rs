@@ -6,11 +6,13 @@
 //!
 //! | part | what it holds |
 //! |---|---|
+//! | [`expected`] | what comes for a connection that was accepted and is not here yet |
 //! | [`attached`] | the connection that it is up with: credit, pulse, deadlines |
 //! | [`mailbox`] | what waits for the service, and what waits to be acknowledged |
 //! | [`presences`] | PRESENCE events that wait for a watcher |
 
 mod attached;
+mod expected;
 mod mailbox;
 mod presences;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::attached::{Attached, Due};
+use self::expected::Expected;
 pub use self::mailbox::CREDIT_BYTES;
 use self::mailbox::{Mailbox, expire};
 use self::presences::PresenceQueue;
@@ -55,6 +58,11 @@ pub enum Input {
         connection: ConnectionId,
         bytes: usize,
         presences: usize,
+    },
+    /// A connection was given the service's name. What comes from now on is for that one, and waits until
+    /// it is attached.
+    Expect {
+        connection: ConnectionId,
     },
     /// A connection identified and is now the session's own. With `acks`, deliveries are numbered
     /// and kept until they are acknowledged.
@@ -134,6 +142,7 @@ pub struct Session {
     phase: Phase,
     /// The connection that it had before: its end may be told late.
     previous: Option<ConnectionId>,
+    expected: Option<Expected>,
     mailbox: Mailbox,
     presences: PresenceQueue,
     shard_wait: Option<ShardWait>,
@@ -147,6 +156,7 @@ impl Session {
             settings,
             phase: Phase::Away { window: None },
             previous: None,
+            expected: None,
             mailbox: Mailbox::new(settings.max_unacked),
             presences: PresenceQueue::default(),
             shard_wait: None,
@@ -156,11 +166,17 @@ impl Session {
 
     /// Takes one input and appends what is to be done to `actions`.
     pub fn step(&mut self, input: Input, now: Instant, actions: &mut VecDeque<Action>) {
+        let kept = match &mut self.expected {
+            Some(expected) => expected.keep(input),
+            None => Some(input),
+        };
+        let Some(input) = kept else { return };
         match input {
             Input::Deliver(parcel) => self.deliver(parcel, actions),
             Input::Written { connection, bytes, presences } => {
                 self.written(connection, bytes, presences, actions);
             }
+            Input::Expect { connection } => self.expect(connection),
             Input::Attach { connection, acks } => self.attach(connection, acks, now, actions),
             Input::Ack { i } => self.acknowledge(i, actions),
             Input::Release { connection } => self.release(connection),
@@ -172,6 +188,13 @@ impl Session {
             Input::Close(close) => self.close(close, now, actions),
             Input::GoDown => self.go_down(actions),
             Input::Wake(seen) => self.wake(seen, now, actions),
+        }
+    }
+
+    /// What was scheduled is forgotten: a session that is down goes on returning its mailbox.
+    pub fn restart(&self, actions: &mut VecDeque<Action>) {
+        if matches!(self.phase, Phase::Down) && self.mailbox().next().is_some() {
+            actions.push_back(Action::Continue);
         }
     }
 
@@ -194,6 +217,11 @@ impl Session {
             Phase::Up(up) => Some(up.id),
             _ => None,
         }
+    }
+
+    /// The connection that has the service's name, as far as is known here: it may be on its way.
+    pub fn latest_connection(&self) -> Option<ConnectionId> {
+        self.expected.as_ref().map(|expected| expected.connection).or(self.connection())
     }
 
     /// The number that a delivery was given last; 0: none yet.
@@ -224,7 +252,8 @@ impl Session {
     /// Hands over what the connection has credit for.
     fn hand_over(&mut self, actions: &mut VecDeque<Action>) {
         let Phase::Up(up) = &mut self.phase else { return };
-        if !up.takes_messages() {
+        // To a connection that has lost the name it would be lost.
+        if self.expected.is_some() || !up.takes_messages() {
             return;
         }
         let mut frames = Vec::new();
@@ -239,6 +268,9 @@ impl Session {
 
     fn hand_over_presences(&mut self, actions: &mut VecDeque<Action>) {
         let Phase::Up(up) = &mut self.phase else { return };
+        if self.expected.is_some() {
+            return;
+        }
         while up.takes_presence() {
             let Some(presence) = self.presences.pop() else { return };
             up.handed_presence();
@@ -284,6 +316,12 @@ impl Session {
         }
     }
 
+    fn expect(&mut self, connection: ConnectionId) {
+        if !matches!(self.phase, Phase::Down) {
+            self.expected = Some(Expected::new(connection, self.expected.take()));
+        }
+    }
+
     fn attach(&mut self, connection: ConnectionId, acks: bool, now: Instant, actions: &mut VecDeque<Action>) {
         let close_after = match &self.phase {
             Phase::Down => return,
@@ -296,11 +334,16 @@ impl Session {
         self.mailbox.rewind(acks);
         let up = Attached::new(connection, acks, close_after, self.settings.pulse, now);
         self.phase = Phase::Up(Box::new(up));
+        let expected = self.expected.take_if(|expected| expected.connection == connection);
+        for input in expected.map(Expected::into_early).unwrap_or_default() {
+            self.step(input, now, actions);
+        }
         self.hand_over(actions);
         self.hand_over_presences(actions);
     }
 
     fn detach(&mut self, connection: ConnectionId, until: Instant) {
+        self.expected.take_if(|expected| expected.connection == connection);
         match &self.phase {
             // A later connection is there already. One that is neither has ended before it came here.
             Phase::Up(up) if up.id != connection && self.previous == Some(connection) => {}
@@ -369,6 +412,7 @@ impl Session {
 
     fn go_down(&mut self, actions: &mut VecDeque<Action>) {
         self.phase = Phase::Down;
+        self.expected = None;
         self.presences = PresenceQueue::default();
         self.shard_wait = None;
         self.return_some(actions);

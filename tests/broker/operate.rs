@@ -1,6 +1,8 @@
 //! Starting, stopping, and telling services to stop.
 
+use std::io::{Read, Write};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -153,6 +155,38 @@ fn shutdown_and_reboot_are_told_and_enforced() {
     }
     // After REBOOT it may be away for five times the usual window.
     assert_eq!(gateway.connect().identify("a")["resumed"], true);
+}
+
+/// The name is given at once, and what is ordered may be there before the connection is.
+#[test]
+fn shutdown_right_behind_identify_is_told() {
+    let gateway = Gateway::start(&[]);
+    let request = |name: &str| {
+        let address = gateway.address();
+        let head = format!("POST /api/v1/services/{name}/shutdown HTTP/1.1\r\nHost: {address}");
+        format!("{head}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+    };
+    let mut told = 0;
+    for number in 0..200_u32 {
+        let name = format!("service-{number}");
+        let mut service = gateway.connect();
+        let mut operator = gateway.wire().unwrap();
+        service.send_identify(&name, json!({}));
+        // Sooner it does not know the name.
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(5) * (number % 40) {}
+        operator.write_all(request(&name).as_bytes()).unwrap();
+        let mut answer = String::new();
+        operator.read_to_string(&mut answer).unwrap();
+        assert_eq!(service.expect_op(1)["service"], name);
+        if answer.starts_with("HTTP/1.1 202") {
+            service.expect_op(3);
+            told += 1;
+        } else {
+            assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+        }
+    }
+    assert!(told > 0, "none was asked for after it had the name");
 }
 
 #[test]

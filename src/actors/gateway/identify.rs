@@ -8,7 +8,7 @@ use actix_rt::ArbiterHandle;
 
 use super::ends::{ConnectionEnded, VANISHED};
 use super::{Gateway, Handle};
-use crate::actors::client_session::ClientSession;
+use crate::actors::client_session::{ClientSession, Order};
 use crate::actors::link::{Link, Outbound};
 use crate::protocol::VERSION;
 use crate::protocol::close::Close;
@@ -265,6 +265,8 @@ impl Gateway {
         self.restrict(&name, grant.ops);
         self.tell_allocator(Input::Resumed { service: name.clone() });
         handle.route.set_connection(connection);
+        // Whatever it is told from here on is for this connection, which comes there by way of its own thread.
+        handle.session.do_send(Order::Expect { connection });
         let (session, route) = (handle.session.clone(), handle.route.clone());
         let group = identify.group.as_deref().and_then(|group| Name::new(group).ok());
         let secret_told = secret.clone();

@@ -1,9 +1,14 @@
 //! Scenes from one session's life, with a clock that only moves when told to.
 
+use std::sync::{Arc, Mutex};
+
 use super::attached::{CLOSE_GRACE, MAX_PRESENCE_IN_FLIGHT};
 use super::*;
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::{PresenceEvent, WaitReason};
+use crate::state::gauge::Bounds;
+use crate::state::parcel::OpenParcel;
+use crate::state::route::{Inbox, Route, Shared};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const SETTINGS: Settings = Settings {
@@ -21,9 +26,12 @@ struct Scene {
 }
 
 impl Scene {
+    fn new() -> Self {
+        Self { session: Session::new(SETTINGS), now: Instant::now(), actions: VecDeque::new() }
+    }
+
     fn attached() -> Self {
-        let mut scene =
-            Self { session: Session::new(SETTINGS), now: Instant::now(), actions: VecDeque::new() };
+        let mut scene = Self::new();
         scene.step(Input::Attach { connection: CONNECTION, acks: false });
         scene
     }
@@ -161,4 +169,101 @@ fn ops_for_a_service_that_is_away_are_lost() {
     assert_eq!(scene.take().len(), 0);
     scene.step(Input::Op(shutdown()));
     assert_eq!(scene.take().len(), 1);
+}
+
+fn shutdown() -> Input {
+    Input::Op(GatewayOp::Shutdown { reason: String::new(), deadline_ms: 1 })
+}
+
+#[test]
+fn what_is_ordered_before_the_connection_comes_waits_for_it() {
+    let mut scene = Scene::new();
+    scene.step(Input::Expect { connection: CONNECTION });
+    scene.step(shutdown());
+    scene.step(Input::CloseAfter { deadline: Duration::from_secs(2), close: Close::ShutDown });
+    scene.step(presence("a", PresenceEvent::Up));
+    assert_eq!(scene.take(), [""; 0]);
+    scene.step(Input::Attach { connection: CONNECTION, acks: false });
+    let told = scene.take();
+    assert!(told[0].starts_with("Op(Shutdown") && told[1].starts_with("Op(Presence"), "{told:?}");
+    scene.pass(Duration::from_secs(2));
+    assert_eq!(scene.take(), ["Close(ShutDown)"]);
+}
+
+#[test]
+fn a_connection_that_has_lost_the_name_is_told_nothing_more() {
+    let mut scene = Scene::attached();
+    let [second, third] = [8, 9].map(ConnectionId);
+    scene.step(Input::Expect { connection: second });
+    assert_eq!(scene.session.latest_connection(), Some(second));
+    scene.step(shutdown());
+    scene.step(Input::Written { connection: CONNECTION, bytes: 0, presences: 0 });
+    scene.step(presence("a", PresenceEvent::Up));
+    // The second is taken over in turn before it comes.
+    scene.step(Input::Expect { connection: third });
+    assert_eq!(scene.take(), [""; 0]);
+    scene.step(Input::Attach { connection: third, acks: false });
+    assert_eq!(scene.take().len(), 2);
+    scene.step(shutdown());
+    assert_eq!(scene.take().len(), 1, "it is there");
+}
+
+#[test]
+fn what_was_ordered_for_a_connection_that_never_comes_is_lost_with_it() {
+    for end in [Input::Detach { connection: CONNECTION, window: Duration::from_secs(1) }, Input::GoDown] {
+        let mut scene = Scene::new();
+        scene.step(Input::Expect { connection: CONNECTION });
+        scene.step(shutdown());
+        scene.step(end);
+        assert_eq!(scene.session.latest_connection(), None);
+        scene.step(Input::Expect { connection: ConnectionId(8) });
+        scene.step(Input::Attach { connection: ConnectionId(8), acks: false });
+        assert_eq!(scene.take(), [""; 0]);
+    }
+}
+
+struct Kept(Arc<Mutex<Vec<Parcel>>>);
+
+impl Inbox for Kept {
+    fn deliver(&self, parcel: Parcel) {
+        self.0.lock().unwrap().push(parcel);
+    }
+}
+
+/// Parcels of one message each, from a service to itself.
+fn parcels(count: usize, bytes: usize) -> Vec<Parcel> {
+    let bounds = Bounds { messages: 1_000, bytes: 1 << 20 };
+    let route = Arc::new(Route::new(Name::new("a").unwrap(), bounds, Arc::new(Shared::new(10, 1 << 20))));
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    route.open(Box::new(Kept(kept.clone())));
+    let entry = route.entry(Some(route.name()));
+    let message = format!(r#"{{"s":"a","t":"x","d":"{}"}}"#, "x".repeat(bytes));
+    for _ in 0..count {
+        let mut parcel = OpenParcel::new(route.clone(), 0);
+        parcel.push([message.as_bytes(), b""]).unwrap();
+        parcel.send(Some((&route, &entry)));
+    }
+    std::mem::take(&mut *kept.lock().unwrap())
+}
+
+#[test]
+fn a_session_that_is_down_goes_on_after_a_restart_until_all_is_returned() {
+    let mut scene = Scene::new();
+    scene.session.restart(&mut scene.actions);
+    for parcel in parcels(4, 100_000) {
+        scene.step(Input::Deliver(parcel));
+    }
+    scene.session.restart(&mut scene.actions);
+    assert_eq!(scene.take(), [""; 0], "it is not down");
+    scene.step(Input::GoDown);
+    assert_eq!(scene.take(), ["Continue"]);
+    while scene.session.mailbox().count() > 0 {
+        // The step that was to come is forgotten.
+        scene.session.restart(&mut scene.actions);
+        assert_eq!(scene.take(), ["Continue"]);
+        scene.step(Input::Wake(None));
+        scene.take();
+    }
+    scene.session.restart(&mut scene.actions);
+    assert_eq!(scene.take(), [""; 0]);
 }
