@@ -68,6 +68,8 @@ pub struct Life {
     throttled: AtomicBool,
     /// How it ended, once it did.
     ended: OnceLock<Ended>,
+    /// Whether somebody waited already for its session to tell so.
+    was_waited_for: AtomicBool,
 }
 
 impl Life {
@@ -79,12 +81,19 @@ impl Life {
             paused: AtomicBool::new(false),
             throttled: AtomicBool::new(false),
             ended: OnceLock::new(),
+            was_waited_for: AtomicBool::new(false),
         }
     }
 
     /// How the connection ended, which its session still has to tell.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.ended.get().copied()
+    }
+
+    /// Whether it has ended and its session is still to tell so, behind the service's last ops. Only the first
+    /// who asks is told: it is not worth to wait twice.
+    pub(crate) fn is_worth_waiting_for(&self) -> bool {
+        self.ended.get().is_some() && !self.was_waited_for.swap(true, Ordering::Relaxed)
     }
 
     /// To be said before its service can know of it.

@@ -173,6 +173,9 @@ impl Gateway {
     /// places are made.
     pub(super) fn look(&mut self, claim: Claim<'_>, now: Instant) -> Result<Finds, Reject> {
         let checked = self.registry.check(claim, has_hung_up, now);
+        if matches!(checked, Ok(Finds::HungUp | Finds::Live)) && self.has_last_words(claim.name) {
+            return Err(still_ending());
+        }
         let is_over_capacity = checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity);
         let is_done = (matches!(checked, Ok(Finds::HungUp)) && self.hear_of_end(claim.name))
             || (is_over_capacity && self.forget_idle_sessions());
@@ -297,6 +300,13 @@ impl Gateway {
         }
     }
 
+    /// Whether the connection that has the name has ended, and what its service said last is on its way here,
+    /// ahead of that: a SHARD_DEATH counts even then.
+    fn has_last_words(&self, name: &Name) -> bool {
+        let link = self.registry.get(name).and_then(|known| known.handle.link.as_ref());
+        link.is_some_and(|link| link.life.is_worth_waiting_for())
+    }
+
     /// The connection that has the name has ended: how, is on its way here. True: it was told how.
     fn hear_of_end(&mut self, name: &Name) -> bool {
         let Some(link) = self.registry.get(name).and_then(|known| known.handle.link.as_ref()) else {
@@ -370,6 +380,13 @@ impl Gateway {
 /// Whether the connection of a session that is up has ended unnoticed.
 fn has_hung_up(handle: &Handle) -> bool {
     handle.link.as_ref().is_none_or(|link| link.life.has_hung_up())
+}
+
+/// The answer that is told to nobody who asks a second time.
+fn still_ending() -> Reject {
+    let message = "the last connection of this name is just ending".to_owned();
+    let retry_after_ms = Some(u64::try_from(SECOND_LOOK.as_millis()).unwrap_or(u64::MAX));
+    Reject { code: RejectCode::AlreadyConnected, message, retry_after_ms }
 }
 
 /// The answer to an IDENTIFY that made the gateway panic.

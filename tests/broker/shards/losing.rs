@@ -76,6 +76,26 @@ fn an_id_that_is_given_back_as_the_last_word_is_free_at_once() {
 }
 
 #[test]
+fn an_id_that_is_given_back_as_the_last_word_is_free_though_its_holder_comes_back_at_once() {
+    let gateway = Gateway::start(&["--shards=150", "--heartbeat-ms=3600000"]);
+    let mut holder = gateway.service("holder");
+    for id in 0..150 {
+        holder.send_op(&json!({"opcode": 10, "shard_id": id, "identify": false}));
+        holder.expect_op(11);
+        let next = gateway.connect();
+        holder.close_after_op(&json!({"opcode": 12, "shard_id": id}), 1001);
+        holder = next;
+        let accept = holder.identify("holder");
+        assert_eq!(accept["resumed"], true);
+        if accept["shards"] == json!([id]) {
+            // It came back before the shard was free again.
+            assert_eq!(holder.expect_op(33)["shard_id"], id);
+        }
+        wait_for_state(&gateway, id, "free");
+    }
+}
+
+#[test]
 fn the_id_of_a_holder_that_obeys_shutdown_is_granted_at_once() {
     let gateway = Gateway::start(&HOURS_TO_NOTICE);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
