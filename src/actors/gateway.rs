@@ -6,6 +6,7 @@
 
 #[cfg(debug_assertions)]
 mod audit;
+mod claim;
 mod credentials;
 mod ends;
 mod identify;

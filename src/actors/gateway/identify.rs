@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use actix::{Addr, AsyncContext, Context, Handler, Message, Recipient, Supervisor};
 use actix_rt::ArbiterHandle;
 
-use super::ends::{ConnectionEnded, VANISHED};
+use super::ends::VANISHED;
 use super::{Gateway, Handle};
 use crate::actors::client_session::{ClientSession, Order};
 use crate::actors::link::{Link, Outbound};
@@ -18,7 +18,7 @@ use crate::protocol::op::{self, Accept, Hidden, PresenceEvent, Reject, Ticket};
 use crate::state::gauge::Bounds;
 use crate::state::grant::{Grant, Ops};
 use crate::state::peer::Peer;
-use crate::state::registry::{Claim, Finds, Known, Redeemed, Taken};
+use crate::state::registry::{Claim, Finds, Redeemed, Taken};
 use crate::state::route::Route;
 use crate::state::secret::Secret;
 use crate::state::shards::Input;
@@ -27,9 +27,6 @@ use crate::state::tally::Turned;
 /// Before a name is refused as taken, whoever asked waits so long and asks again: the close frame
 /// of the connection that has it may still be on the way through another thread.
 pub const SECOND_LOOK: Duration = Duration::from_millis(50);
-
-/// Of `max_sessions`, the part that is forgotten at once where places are needed.
-const IDLE_SHARE: usize = 64;
 
 /// How long a connection that is closed may take to end by itself.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -169,38 +166,6 @@ impl Gateway {
         }
     }
 
-    /// What the claim would find, after what may be done for it: an end that is on its way is heard, and
-    /// places are made.
-    pub(super) fn look(&mut self, claim: Claim<'_>, now: Instant) -> Result<Finds, Reject> {
-        let checked = self.registry.check(claim, has_hung_up, now);
-        if matches!(checked, Ok(Finds::HungUp | Finds::Live)) && self.has_last_words(claim.name) {
-            return Err(still_ending());
-        }
-        let is_over_capacity = checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity);
-        let is_done = (matches!(checked, Ok(Finds::HungUp)) && self.hear_of_end(claim.name))
-            || (is_over_capacity && self.forget_idle_sessions());
-        if is_done { self.registry.check(claim, has_hung_up, now) } else { checked }
-    }
-
-    /// Ends sessions that have been away for longest, of those that hold neither messages nor shards:
-    /// nothing is lost with them, and somebody else needs a place. Some at a time, since each look goes
-    /// over all of them.
-    fn forget_idle_sessions(&mut self) -> bool {
-        let at_once = self.config.max_sessions / IDLE_SHARE + 1;
-        let holders = self.shards_by_holder();
-        let is_idle = |(name, known): &(&Name, &Known<Handle>)| {
-            !known.is_up() && known.handle.route.gauge().held().is_zero() && !holders.contains_key(*name)
-        };
-        let mut idle: Vec<(Instant, Name)> =
-            self.registry.iter().filter(is_idle).map(|(name, known)| (known.since, name.clone())).collect();
-        idle.sort_unstable_by_key(|(since, _)| *since);
-        idle.truncate(at_once);
-        for (_, name) in &idle {
-            self.end_session(name, "it held nothing, and there were max_sessions sessions", VANISHED);
-        }
-        !idle.is_empty()
-    }
-
     fn applicant(
         &mut self,
         by: By,
@@ -300,25 +265,6 @@ impl Gateway {
         }
     }
 
-    /// Whether the connection that has the name has ended, and what its service said last is on its way here,
-    /// ahead of that: a SHARD_DEATH counts even then.
-    fn has_last_words(&self, name: &Name) -> bool {
-        let link = self.registry.get(name).and_then(|known| known.handle.link.as_ref());
-        link.is_some_and(|link| link.life.is_worth_waiting_for())
-    }
-
-    /// The connection that has the name has ended: how, is on its way here. True: it was told how.
-    fn hear_of_end(&mut self, name: &Name) -> bool {
-        let Some(link) = self.registry.get(name).and_then(|known| known.handle.link.as_ref()) else {
-            return false;
-        };
-        let (connection, ended) = (link.id, link.life.ended());
-        if let Some(how) = ended {
-            self.connection_ended(&ConnectionEnded { connection, how, reason: "it closed".to_owned() });
-        }
-        ended.is_some()
-    }
-
     fn start_session(
         &self,
         name: &Name,
@@ -375,18 +321,6 @@ impl Gateway {
             ticket,
         }
     }
-}
-
-/// Whether the connection of a session that is up has ended unnoticed.
-fn has_hung_up(handle: &Handle) -> bool {
-    handle.link.as_ref().is_none_or(|link| link.life.has_hung_up())
-}
-
-/// The answer that is told to nobody who asks a second time.
-fn still_ending() -> Reject {
-    let message = "the last connection of this name is just ending".to_owned();
-    let retry_after_ms = Some(u64::try_from(SECOND_LOOK.as_millis()).unwrap_or(u64::MAX));
-    Reject { code: RejectCode::AlreadyConnected, message, retry_after_ms }
 }
 
 /// The answer to an IDENTIFY that made the gateway panic.

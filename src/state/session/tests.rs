@@ -8,6 +8,7 @@ use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::{PresenceEvent, WaitReason};
 use crate::state::gauge::Bounds;
 use crate::state::parcel::OpenParcel;
+use crate::state::pulse::Limits;
 use crate::state::route::{Inbox, Route, Shared};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
