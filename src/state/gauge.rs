@@ -73,7 +73,8 @@ impl Gauge {
         let one = pack(Amount::message(bytes));
         let held = unpack(self.held.fetch_add(one, Ordering::AcqRel) + one);
         if held.messages > self.bounds.messages || held.bytes > self.bounds.bytes {
-            self.held.fetch_sub(one, Ordering::AcqRel);
+            // Nobody has to be woken: for them nothing has changed.
+            self.subtract(one);
             return Err(Refused::Full);
         }
         Ok(())
@@ -84,15 +85,18 @@ impl Gauge {
         if amount.is_zero() {
             return;
         }
-        let amount = pack(amount);
+        self.subtract(pack(amount));
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            self.freed.notify_waiters();
+        }
+    }
+
+    fn subtract(&self, amount: u64) {
         // Either this sees that it refuses, or who makes it refuse sees what was given back: one order for
         // all four operations is what `SeqCst` is for.
         let held = unpack(self.held.fetch_sub(amount, Ordering::SeqCst) - amount);
         if self.refusing.load(Ordering::SeqCst) && self.is_below_three_quarters(held) {
             self.refusing.store(false, Ordering::Relaxed);
-        }
-        if self.waiting.load(Ordering::Acquire) > 0 {
-            self.freed.notify_waiters();
         }
     }
 
