@@ -26,7 +26,7 @@ use tokio::sync::watch;
 pub use self::credentials::CredentialsChanged;
 pub use self::ends::{ConnectionEnded, GiveUp, WindowElapsed};
 pub use self::identify::{
-    By, Confirm, FirstMessage, Identified, Identify, Refusal, SECOND_LOOK, unauthorized,
+    By, Confirm, FirstMessage, Identified, Identify, LOOKS, NEXT_LOOK, Refusal, unauthorized,
 };
 pub use self::operate::{
     ListServices, OperateShards, Ping, ReportShards, ServiceState, ServiceView, StopError, StopService,
@@ -41,6 +41,7 @@ use super::shard_allocator::{self, Restored, ShardAllocator, ShardInput};
 use super::supervision::guard;
 use crate::auth::Auth;
 use crate::config::Config;
+use crate::protocol::close::Close;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{Presence, PresenceEvent, Watch};
 use crate::routes::{Routes, ShardTable};
@@ -207,7 +208,23 @@ impl Gateway {
     }
 
     fn keep_house(&mut self) {
-        self.registry.expire_holds(Instant::now());
+        let now = Instant::now();
+        self.registry.expire_holds(now);
+        self.cut_off_who_never_comes(now);
+    }
+
+    /// Ends connections that were given a name and have not heard of it for as long as IDENTIFY may take: who takes
+    /// nothing of what is written is not polled, and its session would wait for it without end.
+    fn cut_off_who_never_comes(&self, now: Instant) {
+        let is_late =
+            |known: &&Known<Handle>| known.is_up() && now >= known.since + self.config.identify_timeout;
+        let links = self.registry.iter().map(|(_, known)| known).filter(is_late);
+        for link in links.filter_map(|known| known.handle.link.as_ref()) {
+            if !link.life.is_accepted() {
+                link.life.count_close(Close::TooSlow, &self.routes.shared().closes);
+                link.life.cut_off();
+            }
+        }
     }
 }
 

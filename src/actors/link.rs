@@ -68,8 +68,10 @@ pub struct Life {
     throttled: AtomicBool,
     /// How it ended, once it did.
     ended: OnceLock<Ended>,
-    /// Whether somebody waited already for its session to tell so.
-    was_waited_for: AtomicBool,
+    /// When somebody first waited for its session to tell so.
+    waited_for_since: OnceLock<Instant>,
+    /// Whether it has heard that it is a service.
+    is_accepted: AtomicBool,
 }
 
 impl Life {
@@ -81,7 +83,8 @@ impl Life {
             paused: AtomicBool::new(false),
             throttled: AtomicBool::new(false),
             ended: OnceLock::new(),
-            was_waited_for: AtomicBool::new(false),
+            waited_for_since: OnceLock::new(),
+            is_accepted: AtomicBool::new(false),
         }
     }
 
@@ -90,10 +93,18 @@ impl Life {
         self.ended.get().copied()
     }
 
-    /// Whether it has ended and its session is still to tell so, behind the service's last ops. Only the first
-    /// who asks is told: it is not worth to wait twice.
-    pub(crate) fn is_worth_waiting_for(&self) -> bool {
-        self.ended.get().is_some() && !self.was_waited_for.swap(true, Ordering::Relaxed)
+    /// Whether that time has not passed yet since this was first asked.
+    pub(crate) fn is_worth_waiting_for(&self, time: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(*self.waited_for_since.get_or_init(|| now)) < time
+    }
+
+    /// The connection has heard that it is a service.
+    pub(crate) fn set_accepted(&self) {
+        self.is_accepted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.is_accepted.load(Ordering::Relaxed)
     }
 
     /// To be said before its service can know of it.

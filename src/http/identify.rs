@@ -6,7 +6,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::body::{error, json_body};
-use crate::actors::gateway::{PostIdentify, SECOND_LOOK, unauthorized};
+use crate::actors::gateway::{LOOKS, NEXT_LOOK, PostIdentify, unauthorized};
 use crate::networker::entrance::Entrance;
 use crate::networker::showing::Showing;
 use crate::protocol::envelope::Route;
@@ -47,11 +47,13 @@ async fn ask(
     entrance: &Entrance,
     message: PostIdentify,
 ) -> Result<Result<Accept, Reject>, actix::MailboxError> {
-    let first = entrance.gateway.send(message.clone()).await;
-    if !matches!(&first, Ok(Err(reject)) if reject.code == RejectCode::AlreadyConnected) {
-        return first;
+    for _ in 1..LOOKS {
+        let answer = entrance.gateway.send(message.clone()).await;
+        if !matches!(&answer, Ok(Err(reject)) if reject.code == RejectCode::AlreadyConnected) {
+            return answer;
+        }
+        tokio::time::sleep(NEXT_LOOK).await;
     }
-    tokio::time::sleep(SECOND_LOOK).await;
     entrance.gateway.send(message).await
 }
 

@@ -72,8 +72,8 @@ pub(crate) struct Connection {
     acknowledged: Option<Acknowledgement>,
     /// The deadline of IDENTIFY, until it came.
     deadline: Option<SpawnHandle>,
-    /// Whether it has asked again for a name that seemed to be taken.
-    has_asked_again: bool,
+    /// How often it has asked for a name, where that seemed to be taken.
+    looks: usize,
     /// Whether the gateway was told of the end.
     has_told: bool,
 }
@@ -157,7 +157,7 @@ impl Connection {
             permit: None,
             acknowledged: None,
             deadline: None,
-            has_asked_again: false,
+            looks: 1,
             has_told: false,
             entrance,
         }

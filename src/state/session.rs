@@ -256,7 +256,7 @@ impl Session {
         let up = Attached::new(connection, acks, close_after, self.settings.pulse, now);
         self.phase = Phase::Up(Box::new(up));
         let expected = self.expected.take_if(|expected| expected.connection == connection);
-        for input in expected.map(Expected::into_early).unwrap_or_default() {
+        for input in expected.into_iter().flat_map(Expected::into_inputs) {
             self.step(input, now, actions);
         }
         self.hand_over(actions);

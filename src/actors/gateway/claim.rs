@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::ends::{ConnectionEnded, VANISHED};
-use super::identify::SECOND_LOOK;
+use super::identify::NEXT_LOOK;
 use super::{Gateway, Handle};
 use crate::protocol::error::RejectCode;
 use crate::protocol::name::Name;
@@ -19,7 +19,9 @@ impl Gateway {
     /// places are made.
     pub(super) fn look(&mut self, claim: Claim<'_>, now: Instant) -> Result<Finds, Reject> {
         let checked = self.registry.check(claim, has_hung_up, now);
-        if matches!(checked, Ok(Finds::HungUp | Finds::Live)) && self.has_last_words(claim.name) {
+        if let Ok(finds) = checked
+            && self.has_last_words(claim.name, finds, now)
+        {
             return Err(still_ending());
         }
         let is_over_capacity = checked.as_ref().is_err_and(|reject| reject.code == RejectCode::AtCapacity);
@@ -47,11 +49,14 @@ impl Gateway {
         !idle.is_empty()
     }
 
-    /// Whether the connection that has the name has ended, and what its service said last is on its way here,
-    /// ahead of that: a SHARD_DEATH counts even then.
-    fn has_last_words(&self, name: &Name) -> bool {
+    /// Whether the connection that has the name has ended, and what its service said last may be on its way
+    /// here, ahead of that: a SHARD_DEATH counts even then. Not for longer than a look.
+    fn has_last_words(&self, name: &Name, finds: Finds, now: Instant) -> bool {
         let link = self.registry.get(name).and_then(|known| known.handle.link.as_ref());
-        link.is_some_and(|link| link.life.is_worth_waiting_for())
+        link.is_some_and(|link| {
+            let has_ended = finds == Finds::HungUp || (finds == Finds::Live && link.life.ended().is_some());
+            has_ended && link.life.is_worth_waiting_for(NEXT_LOOK, now)
+        })
     }
 
     /// The connection that has the name has ended: how, is on its way here. True: it was told how.
@@ -72,9 +77,9 @@ fn has_hung_up(handle: &Handle) -> bool {
     handle.link.as_ref().is_none_or(|link| link.life.has_hung_up())
 }
 
-/// The answer that is told to nobody who asks a second time.
+/// The answer that nobody is told who asks as often as he may.
 fn still_ending() -> Reject {
     let message = "the last connection of this name is just ending".to_owned();
-    let retry_after_ms = Some(u64::try_from(SECOND_LOOK.as_millis()).unwrap_or(u64::MAX));
+    let retry_after_ms = Some(u64::try_from(NEXT_LOOK.as_millis()).unwrap_or(u64::MAX));
     Reject { code: RejectCode::AlreadyConnected, message, retry_after_ms }
 }

@@ -26,7 +26,11 @@ use crate::state::tally::Turned;
 
 /// Before a name is refused as taken, whoever asked waits so long and asks again: the close frame
 /// of the connection that has it may still be on the way through another thread.
-pub const SECOND_LOOK: Duration = Duration::from_millis(50);
+pub const NEXT_LOOK: Duration = Duration::from_millis(50);
+
+/// So often it asks: once more after it was seen that the connection has ended, since what its service said
+/// last may still be on the way then.
+pub const LOOKS: usize = 3;
 
 /// How long a connection that is closed may take to end by itself.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -72,7 +76,7 @@ pub struct Identified(pub Result<FirstMessage, Refusal>);
 pub enum Refusal {
     Reject(Reject),
     /// The name has a live connection. It may be worth to ask again, by this, after
-    /// [`SECOND_LOOK`].
+    /// [`NEXT_LOOK`].
     Taken {
         by: By,
         reject: Reject,

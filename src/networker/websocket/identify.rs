@@ -7,7 +7,9 @@ use actix_rt::Arbiter;
 
 use super::{Connection, Ctx, Flow, Link, Service, Stage};
 use crate::actors::client_session::{Attach, Written};
-use crate::actors::gateway::{By, FirstMessage, Identified, Identify, Refusal, SECOND_LOOK, unauthorized};
+use crate::actors::gateway::{
+    By, FirstMessage, Identified, Identify, LOOKS, NEXT_LOOK, Refusal, unauthorized,
+};
 use crate::networker::dispatch::{Dispatcher, Wishes};
 use crate::networker::outgoing;
 use crate::protocol::close::Close;
@@ -82,8 +84,8 @@ impl Connection {
     /// The connection that has the name may be about to end. The wait is here, since the gateway
     /// would forget it in a restart.
     fn ask_again(&mut self, by: By, context: &mut Ctx) {
-        self.has_asked_again = true;
-        context.run_later(SECOND_LOOK, |connection, context| {
+        self.looks += 1;
+        context.run_later(NEXT_LOOK, |connection, context| {
             if matches!(connection.stage, Stage::Identifying) {
                 connection.ask_to_be(by, context);
             }
@@ -102,6 +104,7 @@ impl Connection {
 
     fn accepted(&mut self, first: FirstMessage, context: &mut Ctx) {
         self.arrival.is_accepted();
+        self.life.set_accepted();
         let FirstMessage { accept, receipts, acks, session, route, grant } = first;
         if let Some(deadline) = self.deadline.take() {
             context.cancel_future(deadline);
@@ -169,7 +172,7 @@ impl Connection {
         }
         match answer {
             Ok(first) => self.accepted(first, context),
-            Err(Refusal::Taken { by, .. }) if !self.has_asked_again => self.ask_again(by, context),
+            Err(Refusal::Taken { by, .. }) if self.looks < LOOKS => self.ask_again(by, context),
             Err(refusal) => self.refused(refusal, context),
         }
     }

@@ -210,6 +210,32 @@ fn a_connection_that_has_lost_the_name_is_told_nothing_more() {
 }
 
 #[test]
+fn a_connection_is_not_told_what_was_for_the_one_that_it_displaces_alone() {
+    let reboot = GatewayOp::Reboot { reason: String::new(), deadline_ms: 1, keep_discord_session: true };
+    let mut scene = Scene::new();
+    scene.step(Input::Expect { connection: ConnectionId(8) });
+    scene.step(Input::Op(reboot));
+    scene.step(Input::CloseAfter { deadline: Duration::ZERO, close: Close::Rebooted });
+    scene.step(Input::Close(Close::Revoked));
+    scene.step(Input::Expect { connection: CONNECTION });
+    scene.step(Input::Attach { connection: CONNECTION, acks: false });
+    scene.pass(Duration::from_secs(1));
+    assert_eq!(scene.take(), [""; 0]);
+}
+
+#[test]
+fn a_connection_that_does_not_come_while_much_is_ordered_is_closed_when_it_does() {
+    let mut scene = Scene::new();
+    scene.step(Input::Expect { connection: CONNECTION });
+    for _ in 0..100_000 {
+        scene.step(shutdown());
+    }
+    scene.step(Input::Attach { connection: CONNECTION, acks: false });
+    let told = scene.take();
+    assert_eq!((told.len(), told.last().map(String::as_str)), (1_025, Some("Close(TooSlow)")));
+}
+
+#[test]
 fn what_was_ordered_for_a_connection_that_never_comes_is_lost_with_it() {
     for end in [Input::Detach { connection: CONNECTION, window: Duration::from_secs(1) }, Input::GoDown] {
         let mut scene = Scene::new();
