@@ -115,7 +115,7 @@ async fn stopped_by(signals: io::Result<(Signal, Signal)>) {
     log::info!("{first} came");
     actix_rt::spawn(async move {
         let second = next().await;
-        log::warn!("{second} came again: ending at once");
+        log::warn!("{second} came after {first}: ending at once, what mailboxes still hold is lost");
         logging::flush();
         std::process::exit(1);
     });

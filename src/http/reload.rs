@@ -17,13 +17,18 @@ pub(super) async fn reload(request: HttpRequest, payload: Payload, entrance: Dat
     }
     // A disk may take its time.
     let Ok(outcomes) = block(move || reload_all(&entrance.reloads)).await else { return unavailable() };
-    let failures: Vec<String> = outcomes
-        .iter()
-        .filter_map(|(name, outcome)| outcome.as_ref().err().map(|error| format!("{name}: {error}")))
-        .collect();
+    answer(&outcomes)
+}
+
+/// What was reloaded, and why the rest was not: each is read by itself, and its error names the setting.
+fn answer(outcomes: &[(&str, Result<(), String>)]) -> HttpResponse {
+    let reloaded: Vec<&str> =
+        outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(name, _)| *name).collect();
+    let failures: Vec<&str> =
+        outcomes.iter().filter_map(|(_, outcome)| outcome.as_ref().err().map(String::as_str)).collect();
     if failures.is_empty() {
-        let names: Vec<&str> = outcomes.iter().map(|(name, _)| *name).collect();
-        return HttpResponse::Ok().json(json!({"reloaded": names}));
+        return HttpResponse::Ok().json(json!({"reloaded": reloaded}));
     }
-    error(409, "not_reloaded", &failures.join("; "))
+    let failure = json!({"code": "not_reloaded", "message": failures.join("; ")});
+    HttpResponse::Conflict().json(json!({"error": failure, "reloaded": reloaded}))
 }

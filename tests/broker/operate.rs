@@ -112,9 +112,23 @@ fn a_second_signal_ends_it_at_once() {
     source.expect_nothing();
     gateway.signal(Signal::SIGTERM);
     gateway.wait_for_log("stopping");
-    gateway.signal(Signal::SIGTERM);
+    gateway.signal(Signal::SIGINT);
     assert_eq!(gateway.wait().code(), Some(1));
+    gateway.wait_for_log("SIGINT came after SIGTERM: ending at once, what mailboxes still hold is lost");
     while stuck.any_frame().is_some() {}
+}
+
+#[test]
+fn a_hangup_where_nothing_can_be_reloaded_changes_nothing() {
+    let mut gateway = Gateway::start(&[]);
+    let mut service = gateway.service("a");
+    gateway.signal(Signal::SIGHUP);
+    gateway.wait_for_log("SIGHUP came, and there is nothing to reload");
+    assert_eq!(gateway.http("POST", "/api/v1/reload", &[], ""), (200, r#"{"reloaded":[]}"#.to_owned()));
+    service.expect_nothing();
+    gateway.signal(Signal::SIGTERM);
+    service.expect_close(1012);
+    assert_eq!(gateway.wait().code(), Some(0));
 }
 
 #[cfg(feature = "fault-injection")]

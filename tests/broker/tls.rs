@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio_rustls::rustls::ClientConfig;
 
+use crate::credentials::{bearer, operator};
 use crate::support::{Authority, Gateway, PATIENCE, Pair, Service, Wire, eventually};
 
 /// A gateway with that certificate, to which everything is said over TLS.
@@ -286,6 +287,32 @@ fn a_reload_replaces_the_certificate_under_load_and_costs_no_session() {
     });
     assert_eq!(gateway.metric("gateway_closes_total", ""), 0);
     assert_eq!(gateway.metric("gateway_sessions", "up"), 2);
+}
+
+#[test]
+fn what_was_reloaded_is_told_beside_what_was_not() {
+    let authority = Authority::new();
+    let used = authority.server("used");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("c.toml");
+    fs::write(&file, operator()).unwrap();
+    let flag = format!("--credentials={}", file.display());
+    let gateway = start(&used, authority.trusting(None), &[&flag]);
+    let reload = || {
+        let (status, body) = gateway.http("POST", "/api/v1/reload", &[&bearer("the-operators-token")], "");
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (status, body["reloaded"].clone(), body["error"]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(reload(), (200, json!(["TLS certificate", "credentials"]), String::new()));
+    fs::write(&used.certificate, "nothing").unwrap();
+    let (status, reloaded, message) = reload();
+    assert_eq!((status, reloaded), (409, json!(["credentials"])));
+    assert!(message.starts_with("tls_cert: "), "{message}");
+    fs::write(&file, "").unwrap();
+    let (status, reloaded, message) = reload();
+    assert_eq!((status, reloaded), (409, json!([])));
+    let credentials = format!("; credentials: {}", file.display());
+    assert!(message.starts_with("tls_cert: ") && message.contains(&credentials), "{message}");
 }
 
 #[test]
