@@ -130,11 +130,13 @@ impl Args for SettingFlags {
             Arg::new("config").long("config").value_name("PATH").value_parser(value_parser!(PathBuf)).help(
                 "TOML file of settings, its keys named as the flags are, with `_` for `-` [default: none]",
             );
-        command.next_help_heading("Settings").arg(file).args(SETTINGS.iter().filter(|setting| setting.has_flag()).map(flag_of)).after_help(
-            "Each setting can also be given by a variable (GATEWAY_HEARTBEAT_MS=5000, GATEWAY_CONFIG=PATH) \
-                 or in the settings file (heartbeat_ms = 5000). Flags win over variables, variables over the \
-                 file. `gateway config` prints what is in force and where it came from.",
-        )
+        let flags = SETTINGS.iter().filter(|setting| setting.has_flag()).map(flag_of);
+        command.next_help_heading("Settings").arg(file).args(flags).after_help(format!(
+            "{}Each setting can also be given by a variable (GATEWAY_HEARTBEAT_MS=5000, GATEWAY_CONFIG=PATH) \
+             or in the settings file (heartbeat_ms = 5000). Flags win over variables, variables over the \
+             file. `gateway config` prints what is in force and where it came from.",
+            help_without_flag()
+        ))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -158,6 +160,13 @@ impl FromArgMatches for SettingFlags {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Of the settings that have no flag.
+fn help_without_flag() -> String {
+    let without = SETTINGS.iter().filter(|setting| !setting.has_flag());
+    without
+        .fold(String::new(), |text, it| text + &format!("{} ({}): {}\n\n", it.name, it.variable(), it.help()))
 }
 
 fn flag_of(setting: &'static Setting) -> Arg {
@@ -294,6 +303,7 @@ mod tests {
                 assert!(help.contains(&format!("--{}", setting.flag())), "{} in {help}", setting.name);
                 assert!(help.contains(&setting.help()), "{} in {help}", setting.name);
             }
+            assert!(help.contains("discord_token (GATEWAY_DISCORD_TOKEN): The token itself"), "{help}");
         }
         let help = help(&["--help"]);
         assert!(help.contains("--heartbeat-ms <MILLISECONDS>"), "{help}");

@@ -221,7 +221,7 @@ fn apply_file(
         let read = setting.kind.parse_toml(&value).ok_or_else(|| match &setting.kind {
             setting::Kind::Token => NOT_SHOWN.to_owned(),
             setting::Kind::List(list) => list.wrong_toml(&value),
-            _ => describe_toml(&value),
+            kind => describe_toml(&value) + value.as_str().map_or("", |text| kind.why_not(text)),
         });
         apply(in_force, setting, read, origin)?;
     }
@@ -248,7 +248,7 @@ fn apply_typed(
     let read = setting.kind.parse(typed).ok_or_else(|| match &setting.kind {
         setting::Kind::Token => NOT_SHOWN.to_owned(),
         setting::Kind::List(list) => list.wrong(typed),
-        _ => format!("`{}`", one_line(typed)),
+        kind => format!("`{}`{}", one_line(typed), kind.why_not(typed)),
     });
     apply(in_force, setting, read, origin)
 }
@@ -299,8 +299,10 @@ fn check_together(config: &Config, in_force: &InForce) -> Result<(), ConfigError
     if config.shards == ShardCount::Auto && !has_token {
         return Err(ConfigError::Value {
             setting: "shards",
-            expected: "a number, or discord_token_file beside `auto`: it takes a bot's token to ask Discord"
-                .to_owned(),
+            expected:
+                "a number, or discord_token_file or GATEWAY_DISCORD_TOKEN beside `auto`: it takes a bot's \
+                       token to ask Discord"
+                    .to_owned(),
             got: "`auto`".to_owned(),
             origin: origin("shards"),
         });

@@ -54,6 +54,8 @@ pub enum NoToken {
     Pattern(#[from] crate::protocol::pattern::InvalidPattern),
     #[error("--id: expected a name for the credential, of 1 to 64 bytes without white space or `\"`")]
     Id,
+    #[error("--expires: expected a time to come, got {0}: the token would never be valid")]
+    Expired(jiff::Timestamp),
     #[error("the operating system gives no randomness: {0}")]
     NoRandomness(#[from] getrandom::Error),
 }
@@ -67,6 +69,9 @@ pub fn new_token(wish: &NewToken) -> Result<(String, String), NoToken> {
     };
     if !(1..=64).contains(&id.len()) || !id.chars().all(is_allowed) {
         return Err(NoToken::Id);
+    }
+    if let Some(expired) = wish.expires.filter(|expires| *expires <= jiff::Timestamp::now()) {
+        return Err(NoToken::Expired(expired));
     }
     let token = mint()?;
     let entry = entry(wish, id, TokenHash::of(&token));

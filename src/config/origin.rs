@@ -5,6 +5,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::directory::NONE;
 use super::list::List;
 use super::setting::Kind;
 use super::value::{Field, Value};
@@ -176,7 +177,8 @@ pub(super) const HOSTS: Kind = Kind::List(List {
     expected: "hosts such as `bots.example` or `10.0.0.1` (without scheme and port), `auto` or `any`",
     default: &[AUTO],
     may_be_empty: false,
-    is_item: |item| listed_host(item).is_some(),
+    // Everywhere else that is no item at all, and under no host nobody could ask.
+    is_item: |item| item != NONE && listed_host(item).is_some(),
 });
 
 /// An IPv6 address needs no brackets, as no port can follow.

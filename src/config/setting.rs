@@ -130,6 +130,8 @@ pub(crate) enum Kind {
         expected: &'static str,
         default: &'static str,
         is_formed: fn(&str) -> bool,
+        /// In the file, an array of texts or numbers stands for them with commas between.
+        may_be_array: bool,
     },
     List(List),
 }
@@ -211,8 +213,18 @@ impl Kind {
             (Self::Switch, toml::Value::Boolean(on)) => Some(Value::Switch(*on)),
             (Self::List(list), value) => list.parse_toml(value),
             (Self::Number { .. } | Self::Switch, _) => None,
+            (Self::Form { may_be_array: true, .. }, toml::Value::Array(items)) => self.parse(&joined(items)?),
             (_, toml::Value::String(text)) => self.parse(text),
             _ => None,
+        }
+    }
+
+    /// Why what [`parse`](Self::parse) does not take is refused, where what was expected does not tell.
+    pub(super) fn why_not(&self, typed: &str) -> &'static str {
+        match self {
+            Self::LogFilter { .. } if names_ureq(typed) => ": `ureq` would log the bot's token",
+            Self::Url { .. } => why_no_base(typed),
+            _ => "",
         }
     }
 
@@ -251,14 +263,35 @@ fn number_within(range: &RangeInclusive<u64>, n: u64) -> Option<Value> {
     range.contains(&n).then_some(Value::Number(n))
 }
 
+/// As a flag would have it.
+fn joined(items: &[toml::Value]) -> Option<String> {
+    let item = |value: &toml::Value| match value {
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::String(text) => Some(text.clone()),
+        _ => None,
+    };
+    items.iter().map(item).collect::<Option<Vec<_>>>().map(|items| items.join(","))
+}
+
 /// Without the slash at its end.
 fn base_url(typed: &str) -> Option<String> {
     let url: ureq::http::Uri = typed.parse().ok()?;
     let is_base = matches!(url.scheme_str(), Some("http" | "https"))
-        && url.authority().is_some_and(|authority| !authority.as_str().contains('@'))
-        && url.query().is_none()
-        && !typed.contains('#');
+        && url.authority().is_some()
+        && why_no_base(typed).is_empty();
     is_base.then(|| typed.trim_end_matches('/').to_owned())
+}
+
+/// What a URL has that the base of an API must not have, if anything: paths are written behind it.
+fn why_no_base(typed: &str) -> &'static str {
+    let Ok(url) = typed.parse::<ureq::http::Uri>() else { return "" };
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        ": a user in it would not be used"
+    } else if url.query().is_some() || typed.contains('#') {
+        ": paths are written behind it, so it must end before `?` and `#`"
+    } else {
+        ""
+    }
 }
 
 fn parse_address(typed: &str) -> Option<SocketAddr> {
@@ -268,16 +301,24 @@ fn parse_address(typed: &str) -> Option<SocketAddr> {
     }
 }
 
-/// `env_logger` itself skips what it can't read, which would leave the log silent. A word alone may
-/// be a module's name, so only what stands after a `=` must be a level.
+/// `env_logger` itself skips what it can't read, which would leave the log silent, and takes a word alone for
+/// a module where it is no level: a level that is written wrong would be as silent. So a module needs its `=`.
 fn is_log_filter(typed: &str) -> bool {
-    let directives = typed.split('/').next().unwrap_or_default();
-    !typed.is_empty()
-        && !typed.contains(char::is_control)
-        // The client of Discord's API writes requests, and the token with them, where it is asked to.
-        && !directives.contains("ureq")
-        && directives.split(',').all(|directive| match directive.split_once('=') {
-            Some((_, level)) => level.is_empty() || LevelFilter::from_str(level.trim()).is_ok(),
-            None => true,
+    let is_level = |level: &str| LevelFilter::from_str(level.trim()).is_ok();
+    !typed.contains(char::is_control)
+        && !names_ureq(typed)
+        && directives(typed).split(',').all(|directive| match directive.split_once('=') {
+            Some((_, level)) => level.is_empty() || is_level(level),
+            None => is_level(directive),
         })
+}
+
+/// The client of Discord's API writes requests, and the token with them, where it is asked to.
+fn names_ureq(filter: &str) -> bool {
+    directives(filter).contains("ureq")
+}
+
+/// Without the pattern that a line is held against.
+fn directives(filter: &str) -> &str {
+    filter.split('/').next().unwrap_or_default()
 }

@@ -209,6 +209,6 @@ settings! {
     /// memory.
     "data_dir" => data_dir: Option<PathBuf> = Kind::StateDirectory;
 
-    /// What is logged: a level, or levels by module as `env_logger` reads them.
+    /// What is logged: a level, or levels by module such as `warn,gateway::state=debug`.
     "log" => log: String = Kind::LogFilter { default: "info" };
 }

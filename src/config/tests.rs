@@ -350,6 +350,7 @@ fn what_is_wrong_in_a_list_is_named() {
         ("allowed_hosts", HOSTS, "a,b:80", "b:80"),
         ("allowed_hosts", HOSTS, "https://a", "https://a"),
         ("allowed_hosts", HOSTS, "a,,b", ""),
+        ("allowed_hosts", HOSTS, "none", "none"),
         ("trusted_proxies", PROXIES, "10.0.0.1,10.0.0.0/33", "10.0.0.0/33"),
         ("trusted_proxies", PROXIES, "proxy.example", "proxy.example"),
     ] {
@@ -368,11 +369,12 @@ fn what_is_wrong_in_a_list_is_named() {
 
 #[test]
 fn a_log_filter_must_be_one() {
-    for filter in ["info", "off", "warn,gateway=debug", "gateway::state=trace/shard", "actix_http", "a=,INFO"]
+    for filter in
+        ["info", "off", "warn,gateway=debug", "gateway::state=trace/shard", "actix_http=", "a=,INFO"]
     {
         assert_eq!(flag(&[("log", filter)]).loaded().config.log, filter);
     }
-    for wrong in ["", "gateway=loud", "info,a=b=c"] {
+    for wrong in ["", "gateway=loud", "info,a=b=c", "inof", "gateway", "info,gateway::state", "info,"] {
         assert_eq!(
             flag(&[("log", wrong)]).error(),
             format!(
@@ -382,6 +384,9 @@ fn a_log_filter_must_be_one() {
         );
     }
     assert!(file("log = 3").error().ends_with("got `3` (file /etc/gateway.toml)"));
+    let why = ": `ureq` would log the bot's token (";
+    assert!(flag(&[("log", "ureq=trace")]).error().contains(&format!("got `ureq=trace`{why}")));
+    assert!(file("log = \"ureq=trace\"").error().contains(&format!("got the string `ureq=trace`{why}")));
 }
 
 #[test]

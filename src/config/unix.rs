@@ -47,13 +47,15 @@ pub(super) const MODE: Kind = Kind::Form {
     expected: "permissions in octal such as `\"0660\"`",
     default: "0600",
     is_formed: |typed| typed.parse::<FileMode>().is_ok(),
+    may_be_array: false,
 };
 
 pub(super) const USERS: Kind = Kind::Form {
     placeholder: "UID,…",
-    expected: "`own`, or ids of users such as `\"0,1000\"`",
+    expected: "`own`, or ids of users such as `\"0,1000\"` (in the file also `[0, 1000]`)",
     default: OWN,
     is_formed: |typed| typed.parse::<UserList>().is_ok(),
+    may_be_array: true,
 };
 
 impl Field for FileMode {

@@ -76,8 +76,8 @@ fn a_number_of_shards_or_auto_which_needs_a_token() {
     assert_eq!(flag(&[("shards", "4")]).loaded().config.shards, ShardCount::Fixed(4));
     assert_eq!(
         flag(&[("shards", "auto")]).error(),
-        "shards: expected a number, or discord_token_file beside `auto`: it takes a bot's token to ask \
-         Discord, got `auto` (flag --shards)"
+        "shards: expected a number, or discord_token_file or GATEWAY_DISCORD_TOKEN beside `auto`: it takes a bot's \
+         token to ask Discord, got `auto` (flag --shards)"
     );
     assert!(file("shards = \"4\"").error().contains("or `auto`, got the string `4`"));
     let auto = with_token_file(TOKEN, &[("shards", "auto")]).unwrap();
@@ -103,5 +103,15 @@ fn discords_api_is_a_base_url_and_a_token_in_the_clear_is_warned_of() {
         let error = api(wrong).expect_err(wrong).to_string();
         let expected = "discord_api: expected a URL such as `https://discord.com/api/v10`, got `";
         assert!(error.starts_with(expected), "{error}");
+    }
+    for (wrong, why) in [
+        ("https://a@b.org", "`https://a@b.org`: a user in it would not be used (flag --discord-api)"),
+        (
+            "https://b.org/?a=b",
+            "`https://b.org/?a=b`: paths are written behind it, so it must end before `?` and `#` ",
+        ),
+    ] {
+        let error = flag(&[("discord_api", wrong)]).error();
+        assert!(error.contains(why), "{error}");
     }
 }

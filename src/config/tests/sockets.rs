@@ -49,6 +49,23 @@ fn the_users_of_the_socket_are_a_list_of_ids() {
     assert_eq!(users("1000, 0,4294967294"), UserList::Listed(vec![1000, 0, 4_294_967_294]));
     for wrong in ["", "root", "-1", "1,", "1 2", "4294967296"] {
         let error = flag(&[("unix_uids", wrong)]).error();
-        assert!(error.contains("expected `own`, or ids of users such as `\"0,1000\"`, got"), "{error}");
+        assert!(
+            error.contains("expected `own`, or ids of users such as `\"0,1000\"` (in the file"),
+            "{error}"
+        );
     }
+}
+
+#[test]
+fn the_users_of_the_socket_may_be_an_array_in_the_file() {
+    let users = |value: &str| file(&format!("unix_uids = {value}")).loaded().config.unix_uids;
+    assert_eq!(users("[\"own\"]"), UserList::Own);
+    for both in ["[0, 1000]", "[\"0\", 1000]", "\"0,1000\""] {
+        assert_eq!(users(both), UserList::Listed(vec![0, 1000]), "{both}");
+    }
+    for (wrong, got) in [("[]", "a list"), ("[true]", "a list"), ("[-1]", "a list"), ("0", "`0`")] {
+        let error = file(&format!("unix_uids = {wrong}")).error();
+        assert!(error.ends_with(&format!("got {got} (file /etc/gateway.toml)")), "{error}");
+    }
+    assert!(file("unix_mode = [\"0600\"]").error().contains("got a list"));
 }

@@ -212,6 +212,17 @@ fn a_new_token_and_its_entry_fit_together() {
 }
 
 #[test]
+fn a_token_that_would_never_be_valid_is_not_made() {
+    let refused = Gateway::command()
+        .args(["token", "new", "--name=a", "--expires=2020-01-01T00:00:00Z"])
+        .output()
+        .unwrap();
+    assert_eq!((refused.status.code(), refused.stdout.as_slice()), (Some(2), &b""[..]));
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("--expires: expected a time to come, got 2020-01-01T00:00:00Z"), "{told}");
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_an_error_before_anything_listens() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("c.toml");
