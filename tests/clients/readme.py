@@ -101,56 +101,118 @@ def shard_service(directory, name, text, service, *interpreter):
     return judge(name, process, printed, expected, errors if freed else f"{errors}\nits id is not free")
 
 
-def revokes(directory, name, text, *interpreter):
-    """It stays when it loses the shard of the same id of another count, and leaves when it loses its own."""
-    opcodes, codes, is_over = [], [], threading.Event()
+def tell(service, topic="gateway:opcode", source="gateway", /, **data):
+    service.send(json.dumps({"s": source, "t": topic, "d": data}))
 
-    def converse(service):
-        def tell(opcode, count):
-            op = {"opcode": opcode, "shard_id": 0, "shard_count": count, "reason": "a test"}
-            service.send(json.dumps({"s": "gateway", "t": "gateway:opcode", "d": op}))
 
+def told(service):
+    return json.loads(service.recv(DEADLINE))
+
+
+def meet(converse, directory, name, text, *interpreter):
+    """What the program printed, and its process, when its gateway is `converse`; with the close code it ended with."""
+    codes, is_over = [], threading.Event()
+
+    def gateway(service):
         try:
-            tell(11, 2)
-            tell(33, 3)
-            tell(11, 2)
-            while opcodes.count(31) < 4:  # `identifying` and `ready`, twice
-                opcodes.append(json.loads(service.recv(DEADLINE))["d"]["opcode"])
-            tell(33, 2)
+            converse(service)
             service.recv(DEADLINE)
         except (ConnectionClosed, TimeoutError):
-            codes.append(service.close_code)
+            pass
+        codes.append(service.close_code)
         is_over.set()
 
-    with serve(converse, "127.0.0.1", 0) as server:
+    with serve(gateway, "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}/gateway"
         process = start(directory, name, text, *interpreter, url=url)
         printed, errors = end(process)
         is_over.wait(DEADLINE)
         server.shutdown()
-    told = f"{errors}\nit sent the ops {opcodes}, and closed with {codes}"
-    left = judge(name, process, printed, "connecting shard 0 of 2\n" * 2, told)
+    return process, printed, errors, codes
+
+
+def revokes(directory, name, text, *interpreter):
+    """It stays when it loses the shard of the same id of another count, and leaves when it loses its own."""
+    opcodes = []
+
+    def converse(service):
+        for opcode, count in [(11, 2), (33, 3), (11, 2)]:
+            tell(service, opcode=opcode, shard_id=0, shard_count=count, reason="a test")
+        while opcodes.count(31) < 4:  # `identifying` and `ready`, twice
+            opcodes.append(told(service)["d"]["opcode"])
+        tell(service, opcode=33, shard_id=0, shard_count=2, reason="a test")
+
+    process, printed, errors, codes = meet(converse, directory, name, text, *interpreter)
+    said = f"{errors}\nit sent the ops {opcodes}, and closed with {codes}"
+    left = judge(name, process, printed, "connecting shard 0 of 2\n" * 2, said)
     stayed = opcodes.count(31) == 4 and codes == [4000]
     if not stayed:
-        print(f"readme: {name} is to stay for SHARD_REVOKE 0/3 and to close with 4000 for 0/2: {told}")
+        print(f"readme: {name} is to stay for SHARD_REVOKE 0/3 and to close with 4000 for 0/2: {said}")
     return left and stayed
+
+
+def asks_to_be_started_again(directory, name, text, *interpreter):
+    """Where the gateway restarts or says REBOOT, it ends with one clear line, and does not leave for good."""
+
+    def restart(service):
+        told(service)
+        service.close(1012, "the gateway restarts")
+
+    def reboot(service):
+        told(service)
+        tell(service, opcode=4, reason="deploy", deadline_ms=10_000, keep_discord_session=True)
+
+    def is_clear(converse):
+        process, _, errors, codes = meet(converse, directory, name, text, *interpreter)
+        is_line = errors.count("\n") == 1 and errors.startswith("start me again: ")
+        if process.returncode == 1 and is_line and 4000 not in codes:
+            return True
+        said = f"it closed with {codes}, and ended with {process.returncode}:\n{errors}"
+        print(f"readme: {name} is to end with 1 and one line at {converse.__name__}: {said}")
+        return False
+
+    return all([is_clear(restart), is_clear(reboot)])
+
+
+def waits(directory, name, text, expected):
+    """Run again at once, it is told to wait for its shard id first."""
+
+    def converse(service):
+        told(service)  # IDENTIFY
+        tell(service, opcode=1, service="shard-a")
+        told(service)  # SHARD_CONNECT
+        tell(service, opcode=30, reason="identify_rate_limit", position=1, retry_after_ms=5_500)
+        tell(service, opcode=11, shard_id=0, shard_count=1)
+        event = told(service)["d"]
+        tell(service, "reply", "backend", seen=event["id"])
+        told(service)
+        tell(service, opcode=20, code="no_such_service")
+
+    process, printed, errors, _ = meet(converse, directory, name, text)
+    return judge(name, process, printed, expected, errors)
 
 
 def main():
     python, javascript = blocks("python "), blocks("javascript ")
     with tempfile.TemporaryDirectory() as directory:
         tour_programs = {name: text for name, text in python.items() if name != "shard_service.py"}
+        outputs, service = blocks("text output of "), ("shard_service.py", python["shard_service.py"])
         results = [
-            tour(directory, tour_programs, blocks("text output of ")),
-            shard_service(directory, "shard_service.py", python["shard_service.py"], "shard-py"),
-            revokes(directory, "shard_service.py", python["shard_service.py"]),
+            tour(directory, tour_programs, outputs),
+            waits(directory, "shard.py", python["shard.py"], outputs["shard.py"]),
+            shard_service(directory, *service, "shard-py"),
+            revokes(directory, *service),
+            asks_to_be_started_again(directory, *service),
         ]
     # Node looks for packages beside the program.
     with tempfile.TemporaryDirectory(dir=os.environ["NODE_DIRECTORY"]) as directory:
-        text = javascript["shard_service.mjs"]
-        results.append(shard_service(directory, "shard_service.mjs", text, "shard-js", ("node",)))
-        results.append(revokes(directory, "shard_service.mjs", text, ("node",)))
+        service = ("shard_service.mjs", javascript["shard_service.mjs"])
+        results += [
+            shard_service(directory, *service, "shard-js", ("node",)),
+            revokes(directory, *service, ("node",)),
+            asks_to_be_started_again(directory, *service, ("node",)),
+        ]
     print("readme: ok" if all(results) else "readme: FAILED")
     sys.exit(not all(results))
 
