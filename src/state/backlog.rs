@@ -10,9 +10,9 @@ pub const MAX_WAITING_OPS: usize = 65_536;
 
 /// Inputs in their order, each with what goes with it.
 ///
-/// It holds at most [`MAX_WAITING_OPS`] ops, and besides one input for each service that is connected or
-/// away, or that the pool knows: what became of it last. Each input costs about the same, however many
-/// wait.
+/// It holds at most [`MAX_WAITING_OPS`] ops, and besides two inputs for each service that is connected or
+/// away, or that the pool knows: that it was down, and what became of it last. Each input costs about the
+/// same, however many wait.
 #[derive(Debug)]
 pub struct Backlog<R, T> {
     /// By number, which grows.
@@ -33,6 +33,8 @@ pub struct Backlog<R, T> {
 struct Numbers {
     /// What is void as soon as the service comes or goes: its requests, and that it came or went.
     fleeting: VecDeque<u64>,
+    /// That it was down, which whoever comes next by its name does not undo: one at most.
+    downs: VecDeque<u64>,
     /// What is void as soon as it is down.
     states: VecDeque<u64>,
     deaths: VecDeque<u64>,
@@ -43,12 +45,13 @@ impl Numbers {
         match input {
             Input::State { .. } => &mut self.states,
             Input::Death { .. } => &mut self.deaths,
+            Input::Down { .. } => &mut self.downs,
             _ => &mut self.fleeting,
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.fleeting.is_empty() && self.states.is_empty() && self.deaths.is_empty()
+        [&self.fleeting, &self.downs, &self.states, &self.deaths].into_iter().all(VecDeque::is_empty)
     }
 }
 
@@ -61,17 +64,16 @@ impl<R, T> Default for Backlog<R, T> {
 
 impl<R, T> Backlog<R, T> {
     /// Drops what the new input makes void: a service that came or went has lost its place in the
-    /// queue, and only how it is now counts; of one that is down and of which the pool `knows` nothing,
-    /// nothing does. Gives an op back for which there is no room.
+    /// queue, and only how it is now counts, and whether it was down before; of one that is down and of
+    /// which the pool `knows` nothing, nothing does. Gives an op back for which there is no room.
     pub fn push(&mut self, input: Input<R>, with: T, knows: impl Fn(&Name) -> bool) -> Option<(Input<R>, T)> {
         if is_op(&input) && self.ops >= MAX_WAITING_OPS {
             return Some((input, with));
         }
         self.drop_void(&input);
         if let Input::Down { service, .. } = &input
-            && !knows(service)
+            && self.changes_nothing(service, knows)
         {
-            self.void(service, |numbers| &mut numbers.deaths);
             return None;
         }
         let number = self.next;
@@ -109,6 +111,15 @@ impl<R, T> Backlog<R, T> {
         Some(next)
     }
 
+    /// Whether that the service is down is nothing to the pool: it knows nothing of it, or will not when that
+    /// comes, since it was down before. Deaths that it told of since are void then too.
+    fn changes_nothing(&mut self, service: &Name, knows: impl Fn(&Name) -> bool) -> bool {
+        let first_down = self.by_service.get(service).and_then(|numbers| numbers.downs.front().copied());
+        let Some(since) = first_down.or_else(|| (!knows(service)).then_some(0)) else { return false };
+        self.void_since(since, service, |numbers| &mut numbers.deaths);
+        true
+    }
+
     fn drop_void(&mut self, input: &Input<R>) {
         match input {
             Input::Resumed { service } | Input::Away { service, .. } => {
@@ -127,8 +138,13 @@ impl<R, T> Backlog<R, T> {
     }
 
     fn void(&mut self, service: &Name, which: impl Fn(&mut Numbers) -> &mut VecDeque<u64>) {
+        self.void_since(0, service, which);
+    }
+
+    fn void_since(&mut self, since: u64, service: &Name, which: impl Fn(&mut Numbers) -> &mut VecDeque<u64>) {
         let Some(numbers) = self.by_service.get_mut(service) else { return };
-        let void = std::mem::take(which(numbers));
+        let all = which(numbers);
+        let void = all.split_off(all.partition_point(|number| *number < since));
         if numbers.is_empty() {
             self.by_service.remove(service);
         }
@@ -274,7 +290,7 @@ mod tests {
             let indexed: usize = backlog
                 .by_service
                 .values()
-                .map(|it| it.fleeting.len() + it.states.len() + it.deaths.len())
+                .map(|it| it.fleeting.len() + it.downs.len() + it.states.len() + it.deaths.len())
                 .sum();
             let of_services = backlog.inputs.values().filter(|(it, ())| service_of(it).is_some()).count();
             assert_eq!(indexed, of_services, "each is in the index once");
@@ -302,9 +318,22 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_comes_and_goes_for_days_takes_one_place() {
-        let days = (0..1000).flat_map(|_| [resumed("a"), connect("a"), away("a"), down("a")]);
-        assert_eq!(left([resumed("b")].into_iter().chain(days)), [0, 4000]);
+    fn whoever_comes_by_the_name_of_one_that_is_down_does_not_undo_that() {
+        assert_eq!(left([down("a"), resumed("a"), connect("a")]), [0, 1, 2]);
+        assert_eq!(left([down("a"), resumed("a"), connect("a"), away("a"), resumed("a")]), [0, 4]);
+    }
+
+    #[test]
+    fn one_that_is_down_twice_lost_its_ids_the_first_time() {
+        // What the second heir told was not about the first one's ids; the first one's last word counts.
+        assert_eq!(left([death("a"), down("a"), resumed("a"), death("a"), connect("a"), down("a")]), [0, 1]);
+    }
+
+    #[test]
+    fn a_service_that_comes_and_goes_for_days_takes_two_places() {
+        let days = || (0..1000).flat_map(|_| [resumed("a"), connect("a"), away("a"), down("a")]);
+        assert_eq!(left([resumed("b")].into_iter().chain(days())), [0, 4]);
+        assert_eq!(left(days().chain([resumed("a")])), [3, 4000]);
         assert_eq!(left([Input::Wake, resumed("a"), Input::Wake, Input::Wake]), [1, 3]);
     }
 }

@@ -8,6 +8,7 @@ mod turnover;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::process::Command;
 
 use ring::digest::{SHA256, digest};
 use serde_json::json;
@@ -28,13 +29,18 @@ impl Guarded {
 
     /// With that as `keys.json` beside the file.
     fn start_with_keys(credentials: &str, keys: &str, flags: &[&str]) -> Self {
+        Self::start_as(&mut Gateway::command(), credentials, keys, flags)
+    }
+
+    /// By that command.
+    fn start_as(command: &mut Command, credentials: &str, keys: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("keys.json"), keys).unwrap();
         let file = directory.path().join("credentials.toml");
         std::fs::write(&file, credentials).unwrap();
         let flag = format!("--credentials={}", file.display());
         let flags: Vec<&str> = std::iter::once(flag.as_str()).chain(flags.iter().copied()).collect();
-        Self { gateway: Gateway::start(&flags), directory }
+        Self { gateway: Gateway::start_as(command, "127.0.0.1:0", &flags), directory }
     }
 
     fn file(&self) -> PathBuf {

@@ -307,22 +307,25 @@ fn it_keeps_its_state_where_xdg_says_unless_told_otherwise() {
 }
 
 /// Changes how large a file the process may write: 0 is a disk that takes nothing.
-fn limit_files(gateway: &Gateway, bytes: &str) {
+pub(crate) fn limit_files(gateway: &Gateway, bytes: &str) {
     let limit = format!("--fsize={bytes}:");
     let status = Command::new("prlimit").args(["--pid", &gateway.pid().to_string(), &limit]).status();
     assert!(status.unwrap().success());
 }
 
+/// A gateway to which that limit is an error, and not a signal that kills.
+pub(crate) fn to_be_limited() -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
+    command
+}
+
 #[test]
 fn nothing_is_granted_while_the_disk_takes_nothing() {
     let directory = scratch();
-    let mut command = Command::new("sh");
-    let gateway_binary = Gateway::command();
-    // The limit is to be an error, and not a signal that kills.
-    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(gateway_binary.get_program());
     let data_dir = format!("--data-dir={}", directory.path().display());
     let paced = ["--shards=4", "--max-concurrency=4", &data_dir];
-    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &paced);
+    let gateway = Gateway::start_as(&mut to_be_limited(), "127.0.0.1:0", &paced);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
     connect(&mut a);
     assert_eq!(gateway.http("GET", "/readyz", &[], "").0, 200);
@@ -359,10 +362,8 @@ fn nothing_is_granted_while_the_disk_takes_nothing() {
 #[test]
 fn an_operator_is_told_what_becomes_of_a_command_while_the_disk_takes_nothing() {
     let directory = scratch();
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
     let data_dir = format!("--data-dir={}", directory.path().display());
-    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--shards=2", &data_dir]);
+    let gateway = Gateway::start_as(&mut to_be_limited(), "127.0.0.1:0", &["--shards=2", &data_dir]);
     let mut a = gateway.service("a");
     connect(&mut a);
     limit_files(&gateway, "0");
@@ -383,10 +384,8 @@ fn an_operator_is_told_what_becomes_of_a_command_while_the_disk_takes_nothing() 
 #[test]
 fn all_that_waited_for_the_disk_is_done_in_its_order_however_much_it_is() {
     let directory = scratch();
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
     let data_dir = format!("--data-dir={}", directory.path().display());
-    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--shards=1", &data_dir]);
+    let gateway = Gateway::start_as(&mut to_be_limited(), "127.0.0.1:0", &["--shards=1", &data_dir]);
     let mut a = gateway.service("a");
     limit_files(&gateway, "0");
     a.send_op(&json!({"opcode": 10}));
@@ -406,10 +405,9 @@ fn all_that_waited_for_the_disk_is_done_in_its_order_however_much_it_is() {
 #[test]
 fn who_is_told_of_an_id_that_it_is_just_losing_is_told_of_that_too() {
     let directory = scratch();
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
     let data_dir = format!("--data-dir={}", directory.path().display());
-    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--resume-window-ms=300", &data_dir]);
+    let gateway =
+        Gateway::start_as(&mut to_be_limited(), "127.0.0.1:0", &["--resume-window-ms=300", &data_dir]);
     let mut a = gateway.service("a");
     connect(&mut a);
     limit_files(&gateway, "0");
@@ -427,10 +425,8 @@ fn who_is_told_of_an_id_that_it_is_just_losing_is_told_of_that_too() {
 #[test]
 fn a_kill_while_the_disk_takes_nothing_loses_nothing_that_was_told() {
     let directory = scratch();
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(Gateway::command().get_program());
     let data_dir = format!("--data-dir={}", directory.path().display());
-    let gateway = Gateway::start_as(&mut command, "127.0.0.1:0", &["--shards=2", &data_dir]);
+    let gateway = Gateway::start_as(&mut to_be_limited(), "127.0.0.1:0", &["--shards=2", &data_dir]);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
     connect(&mut a);
     limit_files(&gateway, "0");

@@ -163,7 +163,8 @@ fn is_told(holder: &Name, shard: Shard, actions: &[Action<ConnectionId>]) -> boo
 }
 
 impl Gateway {
-    /// Routes follow a lease before its holder hears of it.
+    /// Routes follow a lease before its holder hears of it. Whoever took a name over without a right to its
+    /// shards gets nothing for them: that it is over is on its way to the pool.
     fn publish_holders(&mut self, actions: &[Action<ConnectionId>]) {
         let mut changed = false;
         for action in actions {
@@ -175,12 +176,14 @@ impl Gateway {
                         log::info!("shard {shard} is free");
                         self.revoke_listed(*shard, actions);
                     }
-                    self.table_of(shard.shard_count).set(shard.shard_id, holder.clone());
+                    let holder = self.entitled(holder.as_ref());
+                    self.table_of(shard.shard_count).set(shard.shard_id, holder);
                     changed = true;
                 }
                 Action::Switch { shard_count, holders } => {
                     log::info!("there are {shard_count} shards now");
-                    (self.table, self.filling) = (ShardTable::of(holders.clone()), None);
+                    let holders = holders.iter().map(|holder| self.entitled(holder.as_ref())).collect();
+                    (self.table, self.filling) = (ShardTable::of(holders), None);
                     changed = true;
                 }
                 _ => {}
@@ -189,6 +192,11 @@ impl Gateway {
         if changed {
             self.routes.set_shards(self.table.clone());
         }
+    }
+
+    /// That holder, unless whoever has its name now may not have shards.
+    fn entitled(&self, holder: Option<&Name>) -> Option<Name> {
+        holder.filter(|name| self.registry.get(name).is_none_or(|known| known.grant.ops.shards)).cloned()
     }
 
     /// What is sent to the shards that a service holds does not reach it any more, however long the allocator

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::tokens::{Signed, claims};
 use super::{Guarded, bearer, entry, operator};
+use crate::shard_store::{limit_files, to_be_limited};
 use crate::support::Service;
 
 fn shard(rights: &str) -> String {
@@ -149,6 +150,69 @@ fn whoever_takes_a_name_over_gets_nothing_for_its_shards_while_the_disk_hangs() 
     holder.vanish();
     guarded.gateway.wait_for_log("a is away");
     expect_no_rights(&guarded, "the-operators-token");
+}
+
+/// `a` holds the only id, or asked for it last, and whoever has its name next may not have shards, while the
+/// disk takes nothing; then it recovers.
+fn taken_over_while_the_disk_takes_nothing(is_granted_before: bool) {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let credentials = operator() + &shard("names = [\"*\"]\nops = [\"shards\"]");
+    let guarded = Guarded::start_as(&mut to_be_limited(), &credentials, "", &["--shards=1", &data_dir]);
+    let mut holder = guarded.identify("a", "the-shards-token").unwrap();
+    let mut other = guarded.identify("b", "the-shards-token").unwrap();
+    if is_granted_before {
+        holder.send_op(&json!({"opcode": 10}));
+        holder.expect_op(11);
+        limit_files(&guarded.gateway, "0");
+        holder.send_op(&json!({"opcode": 31, "shard_id": 0, "state": "ready"}));
+    } else {
+        limit_files(&guarded.gateway, "0");
+        holder.send_op(&json!({"opcode": 10}));
+    }
+    guarded.gateway.wait_for_log("no shard id is granted until the store takes it");
+    holder.vanish();
+    guarded.gateway.wait_for_log("a is away");
+    expect_no_rights(&guarded, "the-operators-token");
+    limit_files(&guarded.gateway, "unlimited");
+    guarded.gateway.wait_for_log("shard 0/1 is free");
+    // What the pool says is the same: the id is held back until whoever had it must have noticed.
+    other.send_op(&json!({"opcode": 10}));
+    assert_eq!(other.expect_op(30)["reason"], "no_free_shard");
+    expect_no_rights(&guarded, "the-operators-token");
+}
+
+#[test]
+fn what_was_granted_to_a_name_is_over_once_another_has_it_even_if_the_disk_hears_of_both_later() {
+    taken_over_while_the_disk_takes_nothing(false);
+}
+
+#[test]
+fn what_a_name_held_is_over_once_another_has_it_even_if_the_disk_hears_of_that_later() {
+    taken_over_while_the_disk_takes_nothing(true);
+}
+
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_lease_that_is_told_late_is_not_told_to_whoever_has_the_name_by_then() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let credentials = operator() + &shard("names = [\"*\"]\nops = [\"shards\"]");
+    let guarded = Guarded::start(&credentials, &["--shards=1", &data_dir]);
+    let mut holder = guarded.identify("a", "the-shards-token").unwrap();
+    let mut source = guarded.identify("other", "the-operators-token").unwrap();
+    // From now on each write takes a second, in which more comes, and the first one is done again.
+    holder.send_op(&json!({"panic": "slow_disk"}));
+    holder.send_op(&json!({"opcode": 10}));
+    guarded.gateway.wait_for_log("it is done again as of later");
+    holder.vanish();
+    guarded.gateway.wait_for_log("a is away");
+    let mut heir = guarded.identify("a", "the-operators-token").unwrap();
+    guarded.gateway.wait_for_log("shard 0/1 is leased to a");
+    source.send("shard/0", "x", "1");
+    source.expect_error("no_such_shard");
+    guarded.gateway.wait_for_log("shard 0/1 is free");
+    heir.expect_nothing();
 }
 
 #[test]
