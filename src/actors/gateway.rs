@@ -45,6 +45,7 @@ use crate::protocol::close::Close;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{Presence, PresenceEvent, Watch};
 use crate::routes::{Routes, ShardTable};
+use crate::state::backlog::places::Places;
 use crate::state::listed::Listed;
 use crate::state::pulse::Limits;
 use crate::state::registry::{Known, Registry, Settings};
@@ -63,6 +64,8 @@ pub struct Gateway {
     routes: Arc<Routes>,
     registry: Registry<Handle>,
     allocator: Option<Addr<ShardAllocator>>,
+    /// Of the ops that wait for it.
+    places: Places,
     /// What the allocator begins with, and the thread that it runs on.
     restored: Option<(Restored, ArbiterHandle)>,
     /// Who holds which shard: what the routes publish.
@@ -109,6 +112,7 @@ impl Gateway {
             routes,
             registry: Registry::new(settings),
             allocator: None,
+            places: Places::default(),
             restored: Some((restored, allocator_arbiter)),
             table,
             filling,
@@ -141,7 +145,7 @@ impl Gateway {
 
     /// Tells the allocator what became of a service.
     fn tell_allocator(&self, input: Input<ConnectionId>) {
-        self.ask_allocator(ShardInput { input, permit: None });
+        self.ask_allocator(ShardInput { input, pass: None });
     }
 
     fn ask_allocator(&self, message: ShardInput) {

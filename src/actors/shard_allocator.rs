@@ -3,10 +3,12 @@
 //! The rules are in [`state::shards`](crate::state::shards). What a step of them changes is durable
 //! before anything that comes of it is told: the allocator waits for the disk, on a thread of its
 //! own, because a write takes from half a millisecond to whatever a busy disk needs, and nobody else
-//! is to wait for that. While a step cannot be stored the pool stands still: nothing is granted, what
-//! comes in waits in a [backlog](crate::state::backlog), and the write is tried again. A panic on the
-//! way changes nothing about that: the step is stored after the restart.
+//! is to wait for that. What comes in meanwhile is taken in and stored together, as one step: however much
+//! one service sends, the others wait for few writes. While a step cannot be stored the pool stands still:
+//! nothing is granted, what comes in waits in a [backlog](crate::state::backlog), and the write is tried
+//! again. A panic on the way changes nothing about that: the step is stored after the restart.
 
+mod answer;
 mod step;
 
 use std::sync::Arc;
@@ -15,24 +17,26 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
 use tokio::sync::oneshot;
 
-use self::step::{Clock, Pace, Step, Unstored, asker, first_answer};
+use self::step::{Clock, Pace, Step, Unstored, asker, stands_still};
 use super::gateway::Gateway;
 use super::link::OpPermit;
 use super::supervision::guard;
 use crate::protocol::name::ConnectionId;
 use crate::state::backlog::Backlog;
+use crate::state::backlog::places::Place;
 use crate::state::route::Shared;
-use crate::state::shards::{Action, Command, CommandError, Done, Input, Report, ShardPool};
+use crate::state::shards::{Action, Command, Input, Report, ShardPool};
 use crate::state::tally::Part;
 use crate::store::Store;
 
+pub use self::answer::{Answer, Outcome};
 pub(crate) use self::step::now;
 
 /// How long after a failed write it is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How many steps it does without a pause.
-const STEPS_AT_ONCE: usize = 256;
+/// How many inputs are stored at once, and done without a pause.
+const INPUTS_AT_ONCE: usize = 256;
 
 /// How often it is looked whether the wall clock was set. What is stored is wrong for that long.
 const CLOCK_INTERVAL: Duration = Duration::from_millis(250);
@@ -52,13 +56,13 @@ pub struct ShardAllocator {
     clock: Clock,
     /// Of the store.
     pace: Pace,
-    backlog: Backlog<ConnectionId, Option<OpPermit>>,
+    backlog: Backlog<ConnectionId, Option<Pass>>,
     /// The last step, until it is stored.
     unstored: Option<Step>,
     /// Until the next try.
     retry: Option<SpawnHandle>,
-    /// Until it goes on with what waits.
-    pause: Option<SpawnHandle>,
+    /// Whether it is about to go on with what waits.
+    goes_on: bool,
     /// Of the pool's next deadline.
     alarm: Option<SpawnHandle>,
     #[cfg(feature = "fault-injection")]
@@ -78,7 +82,7 @@ impl ShardAllocator {
             backlog: Backlog::default(),
             unstored: None,
             retry: None,
-            pause: None,
+            goes_on: false,
             alarm: None,
             #[cfg(feature = "fault-injection")]
             crash_at_write: false,
@@ -91,7 +95,7 @@ impl Actor for ShardAllocator {
 
     fn started(&mut self, context: &mut Self::Context) {
         // A restart drops what was scheduled.
-        (self.alarm, self.retry, self.pause) = (None, None, None);
+        (self.alarm, self.retry, self.goes_on) = (None, None, false);
         if self.store.is_some() {
             context.run_interval(CLOCK_INTERVAL, Self::look_at_the_clock);
         }
@@ -112,8 +116,17 @@ impl Supervised for ShardAllocator {}
 #[rtype(result = "()")]
 pub struct ShardInput {
     pub input: Input<ConnectionId>,
-    /// Goes with the answer, if there is one.
-    pub permit: Option<OpPermit>,
+    /// `None`: it is no op.
+    pub pass: Option<Pass>,
+}
+
+/// What goes with an op.
+#[derive(Debug)]
+pub struct Pass {
+    /// Goes on with the answer, if there is one.
+    pub permit: OpPermit,
+    /// Until the pool takes the op in.
+    pub place: Place,
 }
 
 /// What the allocator decided, in this order.
@@ -126,56 +139,13 @@ pub struct ShardActions {
     pub answer: Option<Answer>,
 }
 
-/// How an operator's command ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    Done(Done),
-    Refused(CommandError),
-    /// It had no effect, since the store takes no writes: why.
-    StoreFailing(String),
-    /// It is decided, and done as soon as the store takes it.
-    Decided,
-}
-
-/// What came of an operator's command, and who waits for it.
-#[derive(Debug)]
-pub struct Answer {
-    command: Command,
-    result: Result<Done, CommandError>,
-    /// `None`: was told that it is [decided](Outcome::Decided).
-    to: Option<oneshot::Sender<Outcome>>,
-}
-
-impl Answer {
-    /// To be called when it is done. What came of it, where its operator was told before that it would.
-    pub fn give(self) -> Option<(Command, Outcome)> {
-        let outcome = self.result.map_or_else(Outcome::Refused, Outcome::Done);
-        let Some(to) = self.to else { return Some((self.command, outcome)) };
-        // An operator who went away gets none.
-        let _ = to.send(outcome);
-        None
-    }
-
-    /// It is not stored for now. What changes nothing is told, and of the rest that it is decided.
-    fn put_off(&mut self) {
-        let outcome = match &self.result {
-            Ok(plan @ Done::Planned(_)) => Outcome::Done(plan.clone()),
-            Err(refused) => Outcome::Refused(*refused),
-            Ok(_) => Outcome::Decided,
-        };
-        if let Some(to) = self.to.take() {
-            let _ = to.send(outcome);
-        }
-    }
-}
-
 impl Handler<ShardInput> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, message: ShardInput, context: &mut Self::Context) {
-        let ShardInput { input, permit } = message;
-        self.wait_its_turn(input, permit);
-        self.work(context);
+        let ShardInput { input, pass } = message;
+        self.wait_its_turn(input, pass);
+        self.work_soon(context);
     }
 }
 
@@ -202,43 +172,64 @@ impl Handler<GoOn> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, _: GoOn, context: &mut Self::Context) {
-        self.pause = None;
+        self.goes_on = false;
         self.work(context);
     }
 }
 
 impl ShardAllocator {
-    /// Puts an input behind those that wait, or refuses it where too many do. Who asks for an id while
-    /// none can be granted is told that it has to wait.
-    fn wait_its_turn(&mut self, input: Input<ConnectionId>, permit: Option<OpPermit>) {
+    /// Puts an input behind those that wait. Who asks for an id while none can be granted is told that it has
+    /// to wait.
+    fn wait_its_turn(&mut self, input: Input<ConnectionId>, pass: Option<Pass>) {
         let asker = asker(&input);
-        let refused = self.backlog.push(input, permit, |service| self.pool.knows(service));
-        let position = self.unstored.as_ref().map(|step| {
+        self.backlog.push(input, pass, |service| self.pool.knows(service));
+        // Else the pool tells it.
+        let Some(step) = &self.unstored else { return };
+        if let Some((service, request)) = asker {
             let places = step.granted().count() + self.pool.waiting() + self.backlog.requests();
-            places as u64
-        });
-        let (refused, permit) = refused.map_or((None, None), |(input, permit)| (Some(input), permit));
-        if let Some(told) = first_answer(refused, asker, position) {
-            self.gateway.do_send(ShardActions { actions: vec![told], permit, answer: None });
+            let actions = vec![stands_still(service, request, places as u64)];
+            self.gateway.do_send(ShardActions { actions, permit: None, answer: None });
         }
     }
 
-    /// Does all there is to do, one step after the other, unless one cannot be stored; after many, the
-    /// rest a moment later, so that operators are answered meanwhile.
+    /// As soon as nothing more has come, all of which is stored at once then: each write takes the disk, and
+    /// one service may send much.
+    fn work_soon(&mut self, context: &mut Context<Self>) {
+        if self.retry.is_none() && !std::mem::replace(&mut self.goes_on, true) {
+            context.notify(GoOn);
+        }
+    }
+
+    /// Does what there is to do, unless the last step cannot be stored; where that is much, the rest a moment
+    /// later, so that operators are answered meanwhile.
     fn work(&mut self, context: &mut Context<Self>) {
         let shared = self.shared.clone();
         guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
-            let mut steps = 0;
-            while self.retry.is_none() && self.pause.is_none() && self.finish_step(context) {
-                if steps == STEPS_AT_ONCE {
-                    self.pause = Some(context.notify_later(GoOn, Duration::ZERO));
-                    return;
-                }
-                steps += 1;
-                let Some((input, permit)) = self.backlog.pop() else { return self.set_alarm(context) };
-                self.unstored = Some(Step::new(self.pool.step(input, self.clock.now()), permit, None));
+            if self.retry.is_some() || !self.finish_step(context) {
+                return;
+            }
+            self.decide();
+            if !self.finish_step(context) {
+                return;
+            }
+            if self.backlog.is_empty() {
+                self.set_alarm(context);
+            } else if !std::mem::replace(&mut self.goes_on, true) {
+                context.notify_later(GoOn, Duration::ZERO);
             }
         });
+    }
+
+    /// Has the pool take in what waits, all at one moment: after a panic the step has what came of those before.
+    fn decide(&mut self) {
+        let now = self.clock.now();
+        let decided = Instant::now();
+        for _ in 0..INPUTS_AT_ONCE {
+            let Some((input, pass)) = self.backlog.pop() else { return };
+            let actions = self.pool.step(input, now);
+            let step = self.unstored.get_or_insert_with(|| Step::new(decided));
+            step.add(actions, pass.map(|pass| pass.permit), None);
+        }
     }
 
     /// Stores the last step and does what comes of it; whether that is done.
@@ -285,7 +276,7 @@ impl ShardAllocator {
     fn pass_on(&mut self, step: Step) {
         let (decided, done) = step.into_done();
         self.clock.stand_still_since(decided);
-        if !done.actions.is_empty() || done.answer.is_some() {
+        for done in done {
             self.gateway.do_send(done);
         }
     }
@@ -301,7 +292,7 @@ impl ShardAllocator {
     fn set_alarm(&mut self, context: &mut Context<Self>) {
         self.alarm.take().map(|alarm| context.cancel_future(alarm));
         self.alarm = self.pool.next_wake().map(|at| {
-            context.notify_later(ShardInput { input: Input::Wake, permit: None }, self.clock.until(at))
+            context.notify_later(ShardInput { input: Input::Wake, pass: None }, self.clock.until(at))
         });
     }
 }
@@ -331,7 +322,8 @@ impl Handler<ShardCommand> for ShardAllocator {
         let shared = self.shared.clone();
         guard::<Self, ()>("ShardAllocator", Part::Allocator, &shared.panics, context, |context| {
             let (result, actions) = self.pool.operate(command, self.clock.now());
-            self.unstored = Some(Step::new(actions, None, Some(Answer { command, result, to: Some(to) })));
+            let step = self.unstored.insert(Step::new(Instant::now()));
+            step.add(actions, None, Some(Answer::new(command, result, to)));
             if self.finish_step(context) {
                 self.set_alarm(context);
             }
@@ -348,6 +340,8 @@ impl Handler<ReportShards> for ShardAllocator {
     type Result = Option<Report>;
 
     fn handle(&mut self, _: ReportShards, context: &mut Self::Context) -> Self::Result {
+        // In its order, as a command.
+        self.work(context);
         let (shared, now) = (self.shared.clone(), self.clock.now());
         guard::<Self, Report>("ShardAllocator", Part::Allocator, &shared.panics, context, |_| {
             self.pool.report(now)
@@ -372,6 +366,8 @@ impl Handler<Crash> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, crash: Crash, context: &mut Self::Context) {
+        // What came before is to be done before.
+        self.work(context);
         match crash {
             Crash::Now => {}
             Crash::AtTheNextWrite => return self.crash_at_write = true,

@@ -1,16 +1,16 @@
-//! What waits for the shard pool while that stands still, because a step of it is not stored yet.
+//! What waits for the shard pool: a moment, or, while that stands still because a step of it is not stored
+//! yet, for as long as that takes.
+
+pub mod places;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::shards::Input;
 use crate::protocol::name::Name;
 
-/// How many ops of all services wait at most.
-pub const MAX_WAITING_OPS: usize = 65_536;
-
 /// Inputs in their order, each with what goes with it.
 ///
-/// It holds at most [`MAX_WAITING_OPS`] ops, and besides two inputs for each service that is connected or
+/// It holds as many ops as there are [places] for, and besides two inputs for each service that is connected or
 /// away, or that the pool knows: that it was down, and what became of it last. Each input costs about the
 /// same, however many wait.
 #[derive(Debug)]
@@ -22,8 +22,6 @@ pub struct Backlog<R, T> {
     /// The last of its kind.
     wake: Option<u64>,
     limit: Option<u64>,
-    /// How many of them are ops.
-    ops: usize,
     /// How many of them are requests for shard ids.
     requests: usize,
 }
@@ -58,23 +56,20 @@ impl Numbers {
 impl<R, T> Default for Backlog<R, T> {
     fn default() -> Self {
         let (inputs, by_service) = (BTreeMap::new(), HashMap::new());
-        Self { inputs, next: 0, by_service, wake: None, limit: None, ops: 0, requests: 0 }
+        Self { inputs, next: 0, by_service, wake: None, limit: None, requests: 0 }
     }
 }
 
 impl<R, T> Backlog<R, T> {
     /// Drops what the new input makes void: a service that came or went has lost its place in the
     /// queue, and only how it is now counts, and whether it was down before; of one that is down and of
-    /// which the pool `knows` nothing, nothing does. Gives an op back for which there is no room.
-    pub fn push(&mut self, input: Input<R>, with: T, knows: impl Fn(&Name) -> bool) -> Option<(Input<R>, T)> {
-        if is_op(&input) && self.ops >= MAX_WAITING_OPS {
-            return Some((input, with));
-        }
+    /// which the pool `knows` nothing, nothing does.
+    pub fn push(&mut self, input: Input<R>, with: T, knows: impl Fn(&Name) -> bool) {
         self.drop_void(&input);
         if let Input::Down { service, .. } = &input
             && self.changes_nothing(service, knows)
         {
-            return None;
+            return;
         }
         let number = self.next;
         self.next += 1;
@@ -83,13 +78,15 @@ impl<R, T> Backlog<R, T> {
             Input::SessionStartLimit { .. } => self.limit = Some(number),
             _ => {}
         }
-        if let Some(service) = service_of(&input) {
+        if let Some(service) = input.service() {
             self.by_service.entry(service.clone()).or_default().of(&input).push_back(number);
         }
-        self.ops += usize::from(is_op(&input));
         self.requests += usize::from(is_request(&input));
         self.inputs.insert(number, (input, with));
-        None
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.inputs.is_empty()
     }
 
     /// How many requests for shard ids wait here.
@@ -100,7 +97,7 @@ impl<R, T> Backlog<R, T> {
     pub fn pop(&mut self) -> Option<(Input<R>, T)> {
         let number = *self.inputs.first_key_value()?.0;
         let next = self.take(number)?;
-        if let Some(service) = service_of(&next.0)
+        if let Some(service) = next.0.service()
             && let Some(numbers) = self.by_service.get_mut(service)
         {
             numbers.of(&next.0).pop_front();
@@ -155,7 +152,6 @@ impl<R, T> Backlog<R, T> {
 
     fn take(&mut self, number: u64) -> Option<(Input<R>, T)> {
         let taken = self.inputs.remove(&number)?;
-        self.ops -= usize::from(is_op(&taken.0));
         self.requests -= usize::from(is_request(&taken.0));
         Some(taken)
     }
@@ -163,22 +159,6 @@ impl<R, T> Backlog<R, T> {
 
 fn is_request<R>(input: &Input<R>) -> bool {
     matches!(input, Input::Connect { .. })
-}
-
-fn is_op<R>(input: &Input<R>) -> bool {
-    matches!(input, Input::Connect { .. } | Input::Death { .. } | Input::State { .. })
-}
-
-fn service_of<R>(input: &Input<R>) -> Option<&Name> {
-    match input {
-        Input::Connect { service, .. }
-        | Input::Death { service, .. }
-        | Input::State { service, .. }
-        | Input::Resumed { service }
-        | Input::Away { service, .. }
-        | Input::Down { service, .. } => Some(service),
-        Input::SessionStartLimit { .. } | Input::Wake => None,
-    }
 }
 
 #[cfg(test)]
@@ -213,7 +193,7 @@ mod tests {
     fn left(inputs: impl IntoIterator<Item = Input<u8>>) -> Vec<usize> {
         let mut backlog = Backlog::default();
         for (number, input) in inputs.into_iter().enumerate() {
-            assert!(backlog.push(input, number, |service| service.as_str() != "stranger").is_none());
+            backlog.push(input, number, |service| service.as_str() != "stranger");
         }
         std::iter::from_fn(|| backlog.pop()).map(|(_, number)| number).collect()
     }
@@ -245,23 +225,9 @@ mod tests {
         assert_eq!(left([resumed("b")].into_iter().chain(days)), [0]);
     }
 
-    #[test]
-    fn no_more_ops_wait_than_there_is_room_for_and_what_becomes_of_services_is_noted_still() {
-        let mut backlog = Backlog::default();
-        let mut push = |input| backlog.push(input, (), |_| true).is_none();
-        assert!((0..MAX_WAITING_OPS).all(|_| push(death("a"))));
-        assert!(!push(death("a")) && !push(connect("b")));
-        assert!(push(away("a")) && push(resumed("b")));
-        assert!(!push(connect("b")));
-        backlog.pop();
-        assert!(backlog.push(connect("b"), (), |_| true).is_none());
-        assert_eq!((backlog.requests(), backlog.ops), (1, MAX_WAITING_OPS));
-    }
-
     /// The same by looking through all that waits.
-    fn counted(backlog: &Backlog<u8, ()>) -> (usize, usize) {
-        let count = |of: fn(&Input<u8>) -> bool| backlog.inputs.values().filter(|(it, ())| of(it)).count();
-        (count(is_op), count(is_request))
+    fn counted(backlog: &Backlog<u8, ()>) -> usize {
+        backlog.inputs.values().filter(|(it, ())| is_request(it)).count()
     }
 
     #[test]
@@ -286,13 +252,13 @@ mod tests {
             if dice.u8(..3) == 0 {
                 backlog.pop();
             }
-            assert_eq!((backlog.ops, backlog.requests()), counted(&backlog));
+            assert_eq!(backlog.requests(), counted(&backlog));
             let indexed: usize = backlog
                 .by_service
                 .values()
                 .map(|it| it.fleeting.len() + it.downs.len() + it.states.len() + it.deaths.len())
                 .sum();
-            let of_services = backlog.inputs.values().filter(|(it, ())| service_of(it).is_some()).count();
+            let of_services = backlog.inputs.values().filter(|(it, ())| it.service().is_some()).count();
             assert_eq!(indexed, of_services, "each is in the index once");
         }
         while backlog.pop().is_some() {}
@@ -301,20 +267,21 @@ mod tests {
 
     /// With a look through all that waits for each of them this would take hours.
     #[test]
-    fn a_full_backlog_takes_in_what_comes_and_goes_without_looking_through_it() {
+    fn a_long_backlog_takes_in_what_comes_and_goes_without_looking_through_it() {
+        const SERVICES: usize = 65_536;
         let mut backlog = Backlog::default();
-        for index in 0..MAX_WAITING_OPS {
-            assert!(backlog.push(connect(&format!("s{index}")), (), |_| true).is_none());
+        for index in 0..SERVICES {
+            backlog.push(connect(&format!("s{index}")), (), |_| true);
             assert_eq!(backlog.requests(), index + 1);
         }
         for round in 0..20 {
-            for index in 0..MAX_WAITING_OPS {
+            for index in 0..SERVICES {
                 let name = format!("s{index}");
                 let input = if round % 2 == 0 { away(&name) } else { resumed(&name) };
-                assert!(backlog.push(input, (), |_| true).is_none());
+                backlog.push(input, (), |_| true);
             }
         }
-        assert_eq!((backlog.inputs.len(), backlog.requests()), (MAX_WAITING_OPS, 0));
+        assert_eq!((backlog.inputs.len(), backlog.requests()), (SERVICES, 0));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod proxy;
 mod readme;
 mod resilience;
 mod sessions;
+mod shard_flood;
 mod shard_kill;
 mod shard_store;
 mod shards;

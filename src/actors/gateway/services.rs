@@ -10,7 +10,7 @@ use crate::actors::client_session::Order;
 use crate::actors::link::OpPermit;
 #[cfg(feature = "fault-injection")]
 use crate::actors::shard_allocator::Crash;
-use crate::actors::shard_allocator::{Answer, ShardActions, ShardInput};
+use crate::actors::shard_allocator::{Answer, Pass, ShardActions, ShardInput};
 use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name, ShardId};
 use crate::protocol::op::{self, GatewayOp, Presence, PresenceEvent, ServiceOp, Watch};
@@ -42,16 +42,14 @@ impl Handler<ServiceRequest> for Gateway {
 impl Gateway {
     fn serve(&mut self, request: ServiceRequest) {
         let ServiceRequest { service, connection, op, permit } = request;
+        let asker = service.clone();
         if !self.registry.get(&service).is_some_and(|known| known.is_up() && known.connection() == connection)
         {
             return;
         }
         let input = match op {
             ServiceOp::ShardConnect(connect) => Input::Connect { service, request: connection, connect },
-            ServiceOp::ShardDeath(death) => {
-                self.listed.settle(&service, death.shard_id.map(ShardId));
-                Input::Death { service, request: connection, death }
-            }
+            ServiceOp::ShardDeath(death) => Input::Death { service, request: connection, death },
             ServiceOp::ShardState(state) => Input::State { service, request: connection, state },
             ServiceOp::Watch(watch) => return self.watch(&service, watch),
             // Its session hears of it from the connection.
@@ -91,7 +89,28 @@ impl Gateway {
                     .order(&service, Order::Op { op, answers: Some(connection), permit: Some(permit) });
             }
         };
-        self.ask_allocator(ShardInput { input, permit: Some(permit) });
+        self.ask_pool(&asker, connection, input, permit);
+    }
+
+    /// Has the pool take an op in, unless too many wait for that already.
+    fn ask_pool(
+        &mut self,
+        asker: &Name,
+        connection: ConnectionId,
+        input: Input<ConnectionId>,
+        permit: OpPermit,
+    ) {
+        let place = match self.places.take(asker) {
+            Ok(place) => place,
+            Err(full) => {
+                let op = GatewayOp::Error(op::Error::new(ErrorCode::AtCapacity, full.to_string()));
+                return self.order(asker, Order::Op { op, answers: Some(connection), permit: Some(permit) });
+            }
+        };
+        if let Input::Death { death, .. } = &input {
+            self.listed.settle(asker, death.shard_id.map(ShardId));
+        }
+        self.ask_allocator(ShardInput { input, pass: Some(Pass { permit, place }) });
     }
 
     fn watch(&mut self, service: &Name, watch: Watch) {

@@ -1,14 +1,12 @@
-//! One step of the pool on its way: stored, then told. And the time by which the pool goes, which
-//! stands still meanwhile.
+//! What the pool decided at one moment, on its way: stored, then told. And the time by which the pool goes,
+//! which stands still meanwhile.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Answer, ShardActions};
 use crate::actors::link::OpPermit;
-use crate::protocol::error::ErrorCode;
 use crate::protocol::name::{ConnectionId, Name};
-use crate::protocol::op::{self, ShardWait, WaitReason};
-use crate::state::backlog::MAX_WAITING_OPS;
+use crate::protocol::op::{ShardWait, WaitReason};
 use crate::state::shards::{Action, Change, Input, Now};
 use crate::store::Store;
 
@@ -23,11 +21,12 @@ const SLOWEST_WRITE: Duration = Duration::from_hours(1);
 /// What a write usually takes at most. For the rest of a longer one the pool's time stands still.
 const USUAL_WRITE: Duration = Duration::from_millis(20);
 
-/// What the pool decided in one step.
+/// What the pool decided at one moment, of one input or of several.
 pub(super) struct Step {
-    /// To be stored before anything else is done.
+    /// To be stored, all at once, before anything else is done.
     changes: Vec<Change>,
-    done: ShardActions,
+    /// Of each input.
+    done: Vec<ShardActions>,
     decided: Instant,
     /// How far the times in `changes` have been moved.
     moved_ms: i64,
@@ -43,21 +42,27 @@ pub(super) enum Unstored {
 }
 
 impl Step {
-    pub(super) fn new(
+    pub(super) fn new(decided: Instant) -> Self {
+        Self { changes: Vec::new(), done: Vec::new(), decided, moved_ms: 0, is_told: false }
+    }
+
+    /// Adds what came of one more input.
+    pub(super) fn add(
+        &mut self,
         mut actions: Vec<Action<ConnectionId>>,
         permit: Option<OpPermit>,
         answer: Option<Answer>,
-    ) -> Self {
-        let mut changes = Vec::new();
+    ) {
         actions.retain_mut(|action| match action {
             Action::Persist(persist) => {
-                changes.append(persist);
+                self.changes.append(persist);
                 false
             }
             _ => true,
         });
-        let done = ShardActions { actions, permit, answer };
-        Self { changes, done, decided: Instant::now(), moved_ms: 0, is_told: false }
+        if !actions.is_empty() || answer.is_some() {
+            self.done.push(ShardActions { actions, permit, answer });
+        }
     }
 
     /// Makes its changes durable. To be called again after an error.
@@ -86,9 +91,9 @@ impl Step {
 
     /// When it was decided, and what is to be done now that it is stored.
     /// What was left to resume with is not told where it grew stale meanwhile.
-    pub(super) fn into_done(mut self) -> (Instant, ShardActions) {
+    pub(super) fn into_done(mut self) -> (Instant, Vec<ShardActions>) {
         let waited = self.decided.elapsed();
-        for action in &mut self.done.actions {
+        for action in self.done.iter_mut().flat_map(|done| &mut done.actions) {
             if let Action::Accept { accept, resume_for, .. } = action
                 && waited >= *resume_for
             {
@@ -100,27 +105,40 @@ impl Step {
 
     /// Who gets an id by it, and by which request.
     pub(super) fn granted(&self) -> impl Iterator<Item = (Name, ConnectionId)> {
-        self.done.actions.iter().filter_map(|action| match action {
+        self.actions().filter_map(|action| match action {
             Action::Accept { service, request, .. } => Some((service.clone(), *request)),
             _ => None,
         })
     }
 
+    fn actions(&self) -> impl Iterator<Item = &Action<ConnectionId>> {
+        self.done.iter().flat_map(|done| &done.actions)
+    }
+
     /// It fails for now: the operator is told, and, by what is returned, once, who waits for an id.
     pub(super) fn leave_undone(&mut self) -> Vec<Action<ConnectionId>> {
-        self.done.answer.iter_mut().for_each(Answer::put_off);
+        self.done.iter_mut().flat_map(|done| &mut done.answer).for_each(Answer::put_off);
         if std::mem::replace(&mut self.is_told, true) {
             return Vec::new();
         }
-        (1..)
+        let mut waits: Vec<_> = (1..)
             .zip(self.granted())
             .map(|(position, (service, request))| stands_still(service, request, position))
-            .collect()
+            .collect();
+        let granted = waits.len() as u64;
+        // What else they wait for they are told when this is stored.
+        waits.extend(self.actions().filter_map(|action| match action {
+            Action::Wait { service, request, wait } => {
+                Some(stands_still(service.clone(), *request, granted + wait.position))
+            }
+            _ => None,
+        }));
+        waits
     }
 }
 
 /// What a service is told whose request waits for the store.
-fn stands_still(service: Name, request: ConnectionId, position: u64) -> Action<ConnectionId> {
+pub(super) fn stands_still(service: Name, request: ConnectionId, position: u64) -> Action<ConnectionId> {
     let wait = ShardWait { reason: WaitReason::Frozen, position, retry_after_ms: None };
     Action::Wait { service, request, wait }
 }
@@ -131,36 +149,6 @@ pub(super) fn asker(input: &Input<ConnectionId>) -> Option<(Name, ConnectionId)>
         Input::Connect { service, request, .. } => Some((service.clone(), *request)),
         _ => None,
     }
-}
-
-/// What is told of an input that came while a step is not stored: that there is no room for it, or, to who
-/// asks for an id, its position.
-pub(super) fn first_answer(
-    refused: Option<Input<ConnectionId>>,
-    asker: Option<(Name, ConnectionId)>,
-    position: Option<u64>,
-) -> Option<Action<ConnectionId>> {
-    if let Some(input) = refused {
-        return refusal(input);
-    }
-    let ((service, request), position) = asker.zip(position)?;
-    Some(stands_still(service, request, position))
-}
-
-/// The answer to an op for which there is no room.
-fn refusal(input: Input<ConnectionId>) -> Option<Action<ConnectionId>> {
-    let (Input::Connect { service, request, .. }
-    | Input::Death { service, request, .. }
-    | Input::State { service, request, .. }) = input
-    else {
-        return None;
-    };
-    let message = format!(
-        "{MAX_WAITING_OPS} ops about shard ids wait already, since data_dir takes no writes; send it again \
-         later"
-    );
-    let error = op::Error::new(ErrorCode::AtCapacity, message);
-    Some(Action::Refuse { service, request, error })
 }
 
 /// How long the disk takes. What is stored is written as of the end of its write: a disk that always
@@ -239,17 +227,20 @@ pub(crate) fn now() -> Now {
 mod tests {
     use super::*;
     use crate::protocol::name::{Epoch, ShardId};
+    use crate::protocol::op;
     use crate::state::shards::{PermitRecord, Shard, Warning};
+
+    fn step_of(actions: Vec<Action<ConnectionId>>) -> Step {
+        let mut step = Step::new(Instant::now());
+        step.add(actions, None, None);
+        step
+    }
 
     fn step() -> Step {
         let shard = Shard { shard_count: 1, shard_id: ShardId(0) };
         let record = PermitRecord { shard, epoch: Epoch(1), granted_ms: 1000, next_ms: 6500, used: false };
         let warning = Warning::BudgetExhausted { total: 1, resets_in_ms: 1 };
-        Step::new(
-            vec![Action::Persist(vec![Change::Permit { key: 0, record }]), Action::Warn(warning)],
-            None,
-            None,
-        )
+        step_of(vec![Action::Persist(vec![Change::Permit { key: 0, record }]), Action::Warn(warning)])
     }
 
     #[test]
@@ -268,21 +259,51 @@ mod tests {
             );
         }
         let (_, done) = step.into_done();
-        assert!(matches!(done.actions[..], [Action::Warn(_)]), "stored before the rest is done");
+        assert!(matches!(done[0].actions[..], [Action::Warn(_)]), "stored before the rest is done");
     }
 
     #[test]
-    fn who_asks_while_nothing_can_be_granted_is_told_its_place_or_that_there_is_no_room_and_not_both() {
+    fn what_several_inputs_changed_is_stored_at_once_and_told_input_by_input() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = Store::open(directory.path()).unwrap();
+        let epoch = |epoch| Change::Epoch { shard_id: ShardId(0), epoch: Epoch(epoch) };
+        let warning = |remaining| Warning::BudgetLow { remaining, total: 1, resets_in_ms: 1 };
+        let mut step = Step::new(Instant::now());
+        for number in [1, 2] {
+            step.add(vec![Action::Persist(vec![epoch(number)]), Action::Warn(warning(number))], None, None);
+        }
+        assert!(step.write(&mut store, &mut Pace::default()).is_ok());
+        assert_eq!(store.snapshot().unwrap().epochs[&ShardId(0)], Epoch(2), "the later one stands");
+        let (_, done) = step.into_done();
+        let told = done.iter().map(|done| &done.actions[..]);
+        let told: Vec<_> = told.map(|actions| matches!(actions, [Action::Warn(_)])).collect();
+        assert_eq!(told, [true, true]);
+    }
+
+    #[test]
+    fn whoever_asked_is_told_once_that_the_store_takes_nothing_whatever_else_came_with_it() {
         let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
-        let input = || {
-            let (service, connect) = (service.clone(), op::ShardConnect::default());
-            Input::Connect { service, request, connect }
+        let wait = ShardWait { reason: WaitReason::NoFreeShard, position: 1, retry_after_ms: None };
+        let accept = op::ShardAccept {
+            shard_id: ShardId(0),
+            shard_count: 1,
+            epoch: Epoch(1),
+            max_concurrency: 1,
+            resume: None,
         };
-        let answer = |refused, position| first_answer(refused, asker(&input()), position);
-        assert!(matches!(answer(Some(input()), Some(3)), Some(Action::Refuse { .. })));
-        let Some(Action::Wait { wait, .. }) = answer(None, Some(3)) else { panic!("it is told nothing") };
-        assert_eq!((wait.reason, wait.position), (WaitReason::Frozen, 3));
-        assert!(answer(None, None).is_none(), "the pool answers");
+        let waits = Action::Wait { service: service.clone(), request, wait };
+        let mut step = step_of(vec![waits]);
+        step.add(vec![Action::Accept { service, request, accept, resume_for: Duration::ZERO }], None, None);
+        let told: Vec<_> = step
+            .leave_undone()
+            .into_iter()
+            .map(|action| match action {
+                Action::Wait { wait, .. } => (wait.reason, wait.position),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told, [(WaitReason::Frozen, 1), (WaitReason::Frozen, 2)]);
+        assert!(step.leave_undone().is_empty());
     }
 
     #[test]
@@ -297,11 +318,10 @@ mod tests {
                 resume: op::Resume::new("{}"),
             };
             let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
-            let mut step =
-                Step::new(vec![Action::Accept { service, request, accept, resume_for }], None, None);
+            let mut step = step_of(vec![Action::Accept { service, request, accept, resume_for }]);
             step.decided = Instant::now().checked_sub(Duration::from_mins(minutes)).unwrap();
             let (_, done) = step.into_done();
-            let [Action::Accept { accept, .. }] = &done.actions[..] else { panic!("{done:?}") };
+            let [Action::Accept { accept, .. }] = &done[0].actions[..] else { panic!("{done:?}") };
             accept.resume.is_some()
         };
         assert_eq!([0, 1, 2, 60].map(waited), [true, true, false, false]);

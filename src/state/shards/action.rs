@@ -37,6 +37,21 @@ pub enum Input<R> {
     Wake,
 }
 
+impl<R> Input<R> {
+    /// Whom it is of.
+    pub fn service(&self) -> Option<&Name> {
+        match self {
+            Self::Connect { service, .. }
+            | Self::Death { service, .. }
+            | Self::State { service, .. }
+            | Self::Resumed { service }
+            | Self::Away { service, .. }
+            | Self::Down { service, .. } => Some(service),
+            Self::SessionStartLimit { .. } | Self::Wake => None,
+        }
+    }
+}
+
 /// How a session ended: what the pool may think of its Discord connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
