@@ -277,6 +277,16 @@ fn another_number_of_shards_than_the_stored_is_refused() {
 }
 
 #[test]
+fn the_number_of_shards_is_stored_before_anybody_asks_for_one() {
+    let directory = scratch();
+    kill(start(&directory, &["--shards=3"]));
+    let said = refusal(directory.path(), &["--shards=4"]);
+    assert!(said.contains("`shards` is 4, and the stored pool has 3 shards"), "{said}");
+    let gateway = start(&directory, &[]);
+    gateway.wait_for_log("3 shard ids, kept in");
+}
+
+#[test]
 fn a_directory_that_cannot_be_made_or_written_is_named() {
     let directory = scratch();
     let file = directory.path().join("file");

@@ -96,10 +96,12 @@ impl<R: Clone> ShardPool<R> {
         Ok(pool)
     }
 
-    /// What a restart changed of what is stored: to be durable before anybody is let in. Nothing of a
-    /// new pool, which is stored with its first step.
+    /// What a restart changed of what is stored, or how many ids a new pool was given: to be durable before
+    /// anybody is let in. A new pool whose number nobody set is stored with its first step: until then
+    /// somebody may set it.
     pub fn catch_up(&mut self, now: Now) -> Vec<Change> {
-        if self.is_new { Vec::new() } else { self.take_changes(now) }
+        let may_be_set = self.is_new && self.settings.shard_count.is_none();
+        if may_be_set { Vec::new() } else { self.take_changes(now) }
     }
 
     /// For how long after a restart holders are waited for.

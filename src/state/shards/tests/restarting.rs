@@ -195,3 +195,25 @@ fn what_contradicts_itself_is_damaged_and_never_a_fresh_start() {
     );
     assert!(refused(|stored| stored.pool.as_mut().unwrap().shard_count = 0).contains("0 shards"));
 }
+
+#[test]
+fn a_new_pool_keeps_the_number_of_ids_that_it_was_given_before_anybody_asks() {
+    let mut table = Table::of(3);
+    table.restart_after(SECOND);
+    table.settings.shard_count = Some(4);
+    let other = ShardPool::<u32>::restore(table.stored.clone(), table.settings, table.now);
+    let differs = RestoreError::ShardCountDiffers { stored: 3, next: None, configured: 4 };
+    assert_eq!(other.err(), Some(differs));
+    table.settings.shard_count = None;
+    table.restart_after(SECOND);
+    assert_eq!(table.pool.shard_count(), 3);
+}
+
+#[test]
+fn the_number_of_a_new_pool_may_be_set_until_somebody_asks_where_it_was_not() {
+    let mut table = Table::with(1, |settings| settings.shard_count = None);
+    table.restart_after(SECOND);
+    table.settings.shard_count = Some(3);
+    table.restart_after(SECOND);
+    assert_eq!(table.pool.shard_count(), 3);
+}
