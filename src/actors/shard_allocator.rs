@@ -14,7 +14,9 @@ mod step;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, fut,
+};
 use tokio::sync::oneshot;
 
 use self::step::{Clock, Pace, Step, Unstored, asker, stands_still};
@@ -96,16 +98,10 @@ impl Actor for ShardAllocator {
     fn started(&mut self, context: &mut Self::Context) {
         // A restart drops what was scheduled.
         (self.alarm, self.retry, self.goes_on) = (None, None, false);
-        if self.store.is_some() {
-            context.run_interval(CLOCK_INTERVAL, Self::look_at_the_clock);
-        }
-        if self.unstored.is_some() {
-            self.retry_after(RETRY_INTERVAL, context);
-        } else {
-            self.set_alarm(context);
-            // What waited behind the input that made it panic.
-            context.notify(Retry);
-        }
+        // As in a session: what was cancelled right before it has to be taken out first.
+        context.wait(fut::ready(()).map(|(), allocator: &mut Self, context: &mut Context<Self>| {
+            allocator.schedule(context);
+        }));
     }
 }
 
@@ -266,6 +262,20 @@ impl ShardAllocator {
             log::error!("no shard id is granted until the store takes it: {why}");
         }
         self.retry_after(delay, context);
+    }
+
+    /// Begins, or goes on after a restart.
+    fn schedule(&mut self, context: &mut Context<Self>) {
+        if self.store.is_some() {
+            context.run_interval(CLOCK_INTERVAL, Self::look_at_the_clock);
+        }
+        if self.unstored.is_some() {
+            self.retry_after(RETRY_INTERVAL, context);
+        } else {
+            self.set_alarm(context);
+            // What waited behind the input that made it panic.
+            context.notify(Retry);
+        }
     }
 
     fn retry_after(&mut self, delay: Duration, context: &mut Context<Self>) {
