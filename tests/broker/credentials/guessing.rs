@@ -32,7 +32,8 @@ fn guesses(secret: &str) -> Vec<String> {
 
 #[test]
 fn a_live_name_is_not_given_to_whoever_guesses_its_session() {
-    let gateway = Gateway::start(&[]);
+    // The owner answers no ping meanwhile, and whoever is away is not live.
+    let gateway = Gateway::start(&["--heartbeat-ms=3600000"]);
     let mut owner = gateway.connect();
     let accept = owner.identify_with("owned", json!({}));
     let secret = accept["session"].as_str().unwrap();
