@@ -8,7 +8,7 @@
 //! | [`mod@scaling`], [`mod@plot`] | pairs again and again, with more and more of them; and as a picture |
 //! | [`mod@soak`] | hundreds of services, coming and going for a long time |
 //! | [`load`] | the services of all of these but the soak |
-//! | [`checker`], [`sequence`], [`deliveries`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
+//! | [`checker`], [`sequence`], [`deliveries`], [`receipts`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
 //! | [`gateway`], [`spawned`], [`process`], [`http`] | the gateway, maybe one of one's own; what its process uses; what it tells |
 //! | [`report`], [`progress`], [`slope`] | figures; how far a run is; whether something grows |
 //!
@@ -27,6 +27,7 @@ mod pattern;
 mod plot;
 mod process;
 mod progress;
+mod receipts;
 mod reconnect;
 mod report;
 mod scaling;

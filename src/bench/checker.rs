@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use serde::Serialize;
 
 use super::pattern::Pattern;
+use super::receipts::Receipts;
 use super::sequence::{Arrival, Sequence};
 
 /// What became of all messages. `sent` is the sum of `arrived`, `lost`, `refused` and `in_doubt`.
@@ -26,10 +27,14 @@ pub(super) struct Checks {
     pub(super) misnumbered: u64,
     /// Answered with ERROR.
     pub(super) refused: u64,
+    /// Have no RECEIPT, though none could be lost with a connection; where RECEIPTs are asked for.
+    pub(super) without_receipt: u64,
+    /// RECEIPTs for a message that had one before, or was never sent.
+    pub(super) wrong_receipts: u64,
     /// Arrived again after a resume, with the same delivery number: not acknowledged before.
     pub(super) redelivered: u64,
-    /// Written to a connection that was then cut, without a RECEIPT, and never arrived: the gateway may never
-    /// have had it.
+    /// Written to a connection that was then cut, behind the last message with a RECEIPT, and never arrived: the
+    /// gateway may never have had it.
     pub(super) in_doubt: u64,
 }
 
@@ -37,7 +42,8 @@ impl Checks {
     /// Whether nothing was wrong.
     pub(super) fn passed(&self) -> bool {
         let Self { lost, duplicated, reordered, altered, misnumbered, refused, .. } = *self;
-        lost + duplicated + reordered + altered + misnumbered + refused == 0
+        let receipts = self.without_receipt + self.wrong_receipts;
+        lost + duplicated + reordered + altered + misnumbered + refused + receipts == 0
     }
 }
 
@@ -51,6 +57,8 @@ impl fmt::Display for Checks {
             altered,
             misnumbered,
             refused,
+            without_receipt,
+            wrong_receipts,
             redelivered,
             in_doubt,
             ..
@@ -61,9 +69,13 @@ impl fmt::Display for Checks {
             "{verdict}: {sent} sent, {lost} lost, {duplicated} duplicated, {reordered} reordered, {altered} \
              altered, {refused} refused"
         )?;
-        for (count, what) in
-            [(misnumbered, "misnumbered"), (redelivered, "redelivered"), (in_doubt, "in doubt")]
-        {
+        for (count, what) in [
+            (misnumbered, "misnumbered"),
+            (without_receipt, "without receipt"),
+            (wrong_receipts, "wrong receipts"),
+            (redelivered, "redelivered"),
+            (in_doubt, "in doubt"),
+        ] {
             if count > 0 {
                 write!(formatter, ", {count} {what}")?;
             }
@@ -82,23 +94,10 @@ impl AddAssign for Checks {
         self.altered += other.altered;
         self.misnumbered += other.misnumbered;
         self.refused += other.refused;
+        self.without_receipt += other.without_receipt;
+        self.wrong_receipts += other.wrong_receipts;
         self.redelivered += other.redelivered;
         self.in_doubt += other.in_doubt;
-    }
-}
-
-/// What the gateway said to have, where it is asked.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Receipts {
-    pub(super) accepted: Sequence,
-    /// How many messages were sent when the connection was last cut; 0: it never was.
-    pub(super) sent_before_cut: u64,
-}
-
-impl Receipts {
-    /// Whether a message that did not arrive may never have reached the gateway.
-    fn doubts(&self, number: u64) -> bool {
-        number < self.sent_before_cut && !self.accepted.contains(number)
     }
 }
 
@@ -134,7 +133,7 @@ impl Checker {
     }
 
     /// The verdict, given how many were sent and how many of those the gateway refused. Of what was
-    /// sent before a cut, only what has a RECEIPT can be lost.
+    /// sent before a cut, only what the gateway surely had can be lost.
     pub(super) fn finish(&self, sent: u64, refused: u64, receipts: Option<&Receipts>) -> Checks {
         let (mut lost, mut in_doubt) = (0_u64, 0_u64);
         for number in self.sequence.absent(sent) {
@@ -151,6 +150,9 @@ impl Checker {
             lost,
             in_doubt,
             refused,
+            // What was refused has an ERROR in its place.
+            without_receipt: receipts.map_or(0, |it| it.owed(sent)).saturating_sub(refused),
+            wrong_receipts: receipts.map_or(0, |it| it.wrong),
             duplicated: self.duplicated,
             reordered: self.reordered,
             altered: self.altered,
@@ -211,12 +213,22 @@ mod tests {
 
     #[test]
     fn only_what_was_accepted_can_be_lost_where_connections_were_cut() {
-        let mut receipts = Receipts { sent_before_cut: 6, ..Receipts::default() };
-        for number in [0, 1, 3] {
-            receipts.accepted.take(number);
-        }
+        let mut receipts = Receipts::default();
+        (0..4).for_each(|number| receipts.take(number, 6));
+        receipts.cut(6);
         let found = after(6, &[0, 2]).finish(6, 0, Some(&receipts));
         assert_eq!(found, Checks { sent: 6, arrived: 2, lost: 2, in_doubt: 2, ..Checks::default() });
+    }
+
+    #[test]
+    fn receipts_are_checked_where_they_are_asked_for() {
+        let mut receipts = Receipts::default();
+        receipts.take(0, 3);
+        receipts.take(0, 3);
+        let found = after(3, &[0, 1, 2]).finish(3, 1, Some(&receipts));
+        let (without_receipt, wrong_receipts) = (found.without_receipt, found.wrong_receipts);
+        assert_eq!((without_receipt, wrong_receipts), (1, 1), "one of the three was refused");
+        assert_eq!(after(3, &[0, 1, 2]).finish(3, 0, None).without_receipt, 0);
     }
 
     #[test]
@@ -245,13 +257,15 @@ mod tests {
 
     #[test]
     fn every_kind_of_fault_fails() {
-        let faults: [fn(&mut Checks); 6] = [
+        let faults: [fn(&mut Checks); 8] = [
             |checks| checks.lost = 1,
             |checks| checks.duplicated = 1,
             |checks| checks.reordered = 1,
             |checks| checks.altered = 1,
             |checks| checks.misnumbered = 1,
             |checks| checks.refused = 1,
+            |checks| checks.without_receipt = 1,
+            |checks| checks.wrong_receipts = 1,
         ];
         for fault in faults {
             let mut checks = Checks { redelivered: 1, in_doubt: 1, ..Checks::default() };

@@ -1,9 +1,10 @@
 //! `gateway bench reconnect`: all connections are cut at once, amid messages, and all services come back.
 //!
 //! Each service sends to the next at a steady rate, acknowledges what it gets, and asks for RECEIPTs. The cut
-//! is a reset without a close frame, as when a process that is all of them is killed and started again. What had its
-//! RECEIPT must arrive once, and in order; what arrives again must have the delivery number it had before.
-//! What was written before the cut without getting a RECEIPT is in doubt: the gateway may never have had it.
+//! is a reset without a close frame, as when a process that is all of them is killed and started again. What the
+//! gateway surely had must arrive once, and in order; what arrives again must have the delivery number it had before.
+//! What was written before the cut, behind the last message with a RECEIPT, is in doubt: the gateway may
+//! never have had it.
 
 use std::fmt;
 use std::time::Duration;

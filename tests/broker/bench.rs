@@ -58,6 +58,7 @@ fn checked(report: &Value) -> u64 {
     for fault in ["lost", "duplicated", "reordered", "altered", "misnumbered", "refused"] {
         assert_eq!(of(fault), 0, "{fault}: {report:#}");
     }
+    assert_eq!((of("without_receipt"), of("wrong_receipts")), (0, 0), "{report:#}");
     assert_eq!(report["passed"], true, "{report:#}");
     of("sent")
 }

@@ -21,7 +21,7 @@ impl Engine {
     /// Whether nothing more is to come.
     pub(super) fn has_settled(&mut self) -> bool {
         let mut outgoing = self.services.iter().filter_map(|service| service.outgoing.as_ref());
-        let all_came = outgoing.all(|it| it.settled >= it.sent);
+        let all_came = outgoing.all(Outgoing::has_settled);
         let patience = match (all_came, self.cuts) {
             (true, _) if self.senders.is_empty() => Duration::ZERO,
             (true, _) => LINGER,

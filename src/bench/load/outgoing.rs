@@ -1,7 +1,8 @@
 //! The messages that one service sends, and what becomes of them.
 
-use crate::bench::checker::{Checker, Checks, Receipts};
+use crate::bench::checker::{Checker, Checks};
 use crate::bench::pattern::{DIGITS, Pattern, increment};
+use crate::bench::receipts::Receipts;
 
 use super::frame::{self, TEXT};
 
@@ -79,17 +80,23 @@ impl Outgoing {
         window.saturating_sub(self.sent - self.settled)
     }
 
-    /// A RECEIPT came. False: there is no such message, or none was asked for.
-    pub(super) fn accepted(&mut self, number: u64) -> bool {
-        let receipts = self.receipts.as_mut().filter(|_| number < self.sent);
-        receipts.map(|receipts| receipts.accepted.take(number)).is_some()
+    /// A RECEIPT came. False: none was asked for.
+    pub(super) fn receipted(&mut self, number: u64) -> bool {
+        let sent = self.sent;
+        self.receipts.as_mut().map(|receipts| receipts.take(number, sent)).is_some()
     }
 
     /// The connection is gone: of what was sent, the gateway may never have had what got no RECEIPT.
     pub(super) fn cut(&mut self) {
         if let Some(receipts) = &mut self.receipts {
-            receipts.sent_before_cut = self.sent;
+            receipts.cut(self.sent);
         }
+    }
+
+    /// Whether all that was sent has arrived or was refused, and has its RECEIPT.
+    pub(super) fn has_settled(&self) -> bool {
+        let owed = self.receipts.as_ref().map_or(0, |receipts| receipts.owed(self.sent));
+        self.settled >= self.sent && owed <= self.refused
     }
 
     pub(super) fn checks(&self) -> Checks {
@@ -102,27 +109,44 @@ mod tests {
     use super::*;
     use crate::protocol::frame::{ClientHeader, unmask_into};
 
+    fn outgoing(has_receipts: bool) -> Outgoing {
+        let pattern = Pattern::message("a", "x:y", &Pattern::data(300), true);
+        Outgoing::new(1, &pattern, pattern.clone(), [5, 6, 7, 8], has_receipts)
+    }
+
     #[test]
     fn a_receipt_is_for_a_message_that_was_sent() {
-        let pattern = Pattern::message("a", "x:y", &Pattern::data(300), true);
-        let outgoing = |has_receipts| {
-            let mut outgoing = Outgoing::new(1, &pattern, pattern.clone(), [5, 6, 7, 8], has_receipts);
+        let wrong = |number| {
+            let mut outgoing = outgoing(true);
             outgoing.encode(&mut Vec::new());
-            outgoing
+            assert!(outgoing.receipted(number));
+            outgoing.checks().wrong_receipts
         };
-        assert_eq!([0, 1, u64::MAX].map(|number| outgoing(true).accepted(number)), [true, false, false]);
-        assert!(!outgoing(false).accepted(0));
+        assert_eq!([0, 1, u64::MAX].map(wrong), [0, 1, 1]);
+        assert!(!outgoing(false).receipted(0));
     }
 
     #[test]
     fn what_got_no_receipt_is_in_doubt_as_far_as_the_cut_and_lost_after_it() {
-        let pattern = Pattern::message("a", "x:y", &Pattern::data(300), true);
-        let mut outgoing = Outgoing::new(1, &pattern, pattern.clone(), [5, 6, 7, 8], true);
-        let mut out = Vec::new();
+        let (mut outgoing, mut out) = (outgoing(true), Vec::new());
         (0..3).for_each(|_| outgoing.encode(&mut out));
         outgoing.cut();
         (0..2).for_each(|_| outgoing.encode(&mut out));
-        assert_eq!(outgoing.checks(), Checks { sent: 5, in_doubt: 3, lost: 2, ..Checks::default() });
+        let expected = Checks { sent: 5, in_doubt: 3, lost: 2, without_receipt: 2, ..Checks::default() };
+        assert_eq!(outgoing.checks(), expected);
+    }
+
+    #[test]
+    fn a_message_settles_with_its_receipt_where_one_is_asked_for() {
+        for has_receipts in [false, true] {
+            let mut outgoing = outgoing(has_receipts);
+            outgoing.encode(&mut Vec::new());
+            assert!(!outgoing.has_settled());
+            outgoing.settled += 1;
+            assert_eq!(outgoing.has_settled(), !has_receipts);
+            outgoing.receipted(0);
+            assert!(outgoing.has_settled());
+        }
     }
 
     #[test]

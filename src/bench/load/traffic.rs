@@ -214,8 +214,10 @@ impl Engine {
             let Receipt { n } = op.read().map_err(failed)?;
             let number = decimal(n.as_bytes());
             let outgoing = self.services[place].outgoing.as_mut();
-            let is_known = outgoing.zip(number).is_some_and(|(outgoing, number)| outgoing.accepted(number));
-            self.found.checks.altered += u64::from(!is_known);
+            let is_asked_for =
+                outgoing.zip(number).is_some_and(|(outgoing, number)| outgoing.receipted(number));
+            self.found.checks.wrong_receipts += u64::from(!is_asked_for);
+            self.last_arrival = self.now;
         } else if op.is(Opcode::Error) {
             let refused: Refused = op.read().map_err(failed)?;
             self.refused(place, &refused);

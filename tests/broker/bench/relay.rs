@@ -1,4 +1,4 @@
-//! Something between a gateway and its services that tampers with one message on its way to a service.
+//! Something between a gateway and its services that tampers with one message on its way, or with RECEIPTs.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,6 +15,12 @@ pub(super) enum Tamper {
     Delay,
     /// One byte of its data becomes another.
     Alter,
+    /// It never comes to the gateway.
+    Swallow,
+    /// Nothing; but no RECEIPT comes to a service.
+    DropReceipts,
+    /// Nothing; but each RECEIPT comes twice.
+    RepeatReceipts,
     /// Nothing; but connections after the first so many are held back for a while.
     HoldConnections(usize),
 }
@@ -23,6 +29,8 @@ pub(super) enum Tamper {
 pub(super) const HELD: Duration = Duration::from_millis(1500);
 /// How many messages pass before one is tampered with.
 const PASSED: usize = 20;
+/// In a frame's second byte, where it comes from a service.
+const MASKED: u8 = 0x80;
 
 /// Where services connect to instead of the gateway.
 pub(super) fn start(gateway: SocketAddr, tamper: Tamper) -> SocketAddr {
@@ -36,9 +44,9 @@ pub(super) fn start(gateway: SocketAddr, tamper: Tamper) -> SocketAddr {
             }
             let Ok(server) = TcpStream::connect(gateway) else { return };
             let (to_server, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
-            thread::spawn(move || copy(client, to_server));
-            let state = state.clone();
-            thread::spawn(move || tampered(server, to_client, &state));
+            let (to, from) = (state.clone(), state.clone());
+            thread::spawn(move || pass_on(client, to_server, |frame| to.lock().unwrap().sent(frame)));
+            thread::spawn(move || pass_on(server, to_client, |frame| from.lock().unwrap().came(frame)));
         }
     });
     address
@@ -51,17 +59,29 @@ struct State {
 }
 
 impl State {
-    /// What goes on in place of a frame.
-    fn replace(&mut self, frame: &[u8]) -> Vec<u8> {
-        if !frame.windows(7).any(|it| it == br#"{"seq":"#) {
+    /// What goes on to the gateway in place of a frame.
+    fn sent(&mut self, frame: &[u8]) -> Vec<u8> {
+        if self.tamper != Tamper::Swallow || !is_message(&unmasked(frame)) {
             return frame.to_vec();
         }
         self.passed += 1;
+        if self.passed == PASSED { Vec::new() } else { frame.to_vec() }
+    }
+
+    /// What goes on to a service in place of a frame.
+    fn came(&mut self, frame: &[u8]) -> Vec<u8> {
+        let is_receipt = frame.windows(11).any(|it| it == br#""opcode":21"#);
+        match self.tamper {
+            Tamper::DropReceipts if is_receipt => return Vec::new(),
+            Tamper::RepeatReceipts if is_receipt => return frame.repeat(2),
+            Tamper::Swallow | Tamper::DropReceipts | Tamper::RepeatReceipts => return frame.to_vec(),
+            _ if !is_message(frame) => return frame.to_vec(),
+            _ => self.passed += 1,
+        }
         if let Some(delayed) = self.delayed.take() {
             return [frame, &delayed].concat();
         }
         match self.tamper {
-            Tamper::HoldConnections(_) => frame.to_vec(),
             _ if self.passed != PASSED => frame.to_vec(),
             Tamper::Drop => Vec::new(),
             Tamper::Repeat => frame.repeat(2),
@@ -76,24 +96,30 @@ impl State {
                 altered[at] ^= 1;
                 altered
             }
+            _ => frame.to_vec(),
         }
     }
 }
 
-fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let _ = std::io::copy(&mut from, &mut to);
-    let _ = to.shutdown(std::net::Shutdown::Both);
-    let _ = from.shutdown(std::net::Shutdown::Both);
+fn is_message(frame: &[u8]) -> bool {
+    frame.windows(7).any(|it| it == br#"{"seq":"#)
 }
 
-fn tampered(mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>) {
+/// What a service's frame holds.
+fn unmasked(frame: &[u8]) -> Vec<u8> {
+    let start = header_bytes(frame[1]);
+    let (mask, payload) = frame[start - 4..].split_at(4);
+    payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, replace: impl Fn(&[u8]) -> Vec<u8>) {
     let (mut buffer, mut bytes, mut has_head) = (vec![0; 1 << 16], Vec::new(), false);
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         bytes.extend_from_slice(&buffer[..length]);
         let mut out = Vec::new();
         while let Some(end) = if has_head { frame_end(&bytes) } else { head_end(&bytes) } {
             let unit: Vec<u8> = bytes.drain(..end).collect();
-            out.extend(if has_head { state.lock().unwrap().replace(&unit) } else { unit });
+            out.extend(if has_head { replace(&unit) } else { unit });
             has_head = true;
         }
         if to.write_all(&out).is_err() {
@@ -104,17 +130,29 @@ fn tampered(mut from: TcpStream, mut to: TcpStream, state: &Mutex<State>) {
     let _ = from.shutdown(std::net::Shutdown::Both);
 }
 
-/// Where the head of the answer to the handshake ends.
+/// Where the head of the handshake ends.
 fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes.windows(4).position(|it| it == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// Where the first frame ends.
 fn frame_end(bytes: &[u8]) -> Option<usize> {
-    let end = match *bytes.get(1)? {
-        126 => 4 + usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())),
-        127 => 10 + usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap())).unwrap(),
-        length => 2 + usize::from(length),
+    let second = *bytes.get(1)?;
+    let payload = match second & !MASKED {
+        126 => usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().unwrap())),
+        127 => usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().unwrap())).unwrap(),
+        length => usize::from(length),
     };
+    let end = header_bytes(second) + payload;
     (bytes.len() >= end).then_some(end)
+}
+
+/// How long a frame's header is, by its second byte.
+fn header_bytes(second: u8) -> usize {
+    let length = match second & !MASKED {
+        126 => 2,
+        127 => 8,
+        _ => 0,
+    };
+    2 + length + if second & MASKED == 0 { 0 } else { 4 }
 }

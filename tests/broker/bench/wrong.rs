@@ -67,6 +67,29 @@ fn a_gap_in_the_deliveries_fails_a_reconnect_though_what_was_missing_comes_after
 }
 
 #[test]
+fn a_message_that_is_lost_before_the_cut_fails_a_reconnect() {
+    let report = failed_reconnect(Tamper::Swallow);
+    assert_eq!(count(&report, "/checks/lost"), 1, "{report:#}");
+}
+
+#[test]
+fn receipts_that_never_come_or_come_twice_fail_a_reconnect() {
+    let report = failed_reconnect(Tamper::DropReceipts);
+    assert!(count(&report, "/checks/without_receipt") > 0, "{report:#}");
+    let report = failed_reconnect(Tamper::RepeatReceipts);
+    assert!(count(&report, "/checks/wrong_receipts") > 0, "{report:#}");
+}
+
+fn failed_reconnect(tamper: Tamper) -> Value {
+    let gateway = Gateway::start(&[]);
+    let address = relay::start(gateway.address(), tamper);
+    let line = "reconnect --services 2 --rate 200 --seconds 0.3 --json";
+    let (code, stdout, stderr) = run_beside(&gateway, address, line);
+    assert_eq!(code, Some(1), "{tamper:?}: {stdout}{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+#[test]
 fn a_refused_message_fails_and_its_reason_is_told() {
     let gateway =
         Gateway::start(&["--max-message-bytes=1024", "--mailbox-bytes=1024", "--mailbox-messages=1"]);
