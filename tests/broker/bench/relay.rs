@@ -15,6 +15,8 @@ pub(super) enum Tamper {
     Delay,
     /// One byte of its data becomes another.
     Alter,
+    /// Its first byte, a brace, is missing.
+    Behead,
     /// It never comes to the gateway.
     Swallow,
     /// Nothing; but no RECEIPT comes to a service.
@@ -95,6 +97,11 @@ impl State {
                 let at = altered.len() - 4;
                 altered[at] ^= 1;
                 altered
+            }
+            Tamper::Behead => {
+                // A length of two bytes, by the messages' size.
+                let length = u16::try_from(frame.len() - 4 - 1).unwrap();
+                [&frame[..2], &length.to_be_bytes(), &frame[5..]].concat()
             }
             _ => frame.to_vec(),
         }

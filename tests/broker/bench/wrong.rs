@@ -67,6 +67,11 @@ fn a_gap_in_the_deliveries_fails_a_reconnect_though_what_was_missing_comes_after
 }
 
 #[test]
+fn a_delivery_without_its_first_brace_is_altered() {
+    fails("pairs -P 1", Tamper::Behead, "altered");
+}
+
+#[test]
 fn a_message_that_is_lost_before_the_cut_fails_a_reconnect() {
     let report = failed_reconnect(Tamper::Swallow);
     assert_eq!(count(&report, "/checks/lost"), 1, "{report:#}");
