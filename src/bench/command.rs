@@ -19,11 +19,14 @@ use crate::client::Secret;
 /// The longest soak, in minutes: a year.
 const MAX_MINUTES: f64 = 525_600.0;
 
-/// Exit code 0: everything passed. 1: something did not, or could not be run.
+/// Exit code of a flag that cannot be, as of those that are not understood.
+const USAGE: u8 = 2;
+
+/// Exit code 0: everything passed. 1: something did not, or could not be run. 2: a flag is wrong.
 pub fn run(typed: Bench) -> ExitCode {
     let runtime = match Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(&error, ExitCode::FAILURE),
     };
     let passed = runtime.block_on(passed(typed));
     // A thread of a load that broke may still wait for a socket.
@@ -31,7 +34,8 @@ pub fn run(typed: Bench) -> ExitCode {
     match passed {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => failed(&error),
+        Err(error @ BenchError::Option { .. }) => failed(&error, ExitCode::from(USAGE)),
+        Err(error) => failed(&error, ExitCode::FAILURE),
     }
 }
 
@@ -95,9 +99,9 @@ async fn soaked(typed: BenchSoak) -> Result<SoakReport, BenchError> {
     soak(soak_options(typed)?, tell).await
 }
 
-fn failed(error: &dyn Display) -> ExitCode {
+fn failed(error: &dyn Display, code: ExitCode) -> ExitCode {
     eprintln!("gateway: {error}");
-    ExitCode::FAILURE
+    code
 }
 
 fn soak_options(typed: BenchSoak) -> Result<SoakOptions, BenchError> {

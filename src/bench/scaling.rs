@@ -82,7 +82,7 @@ impl Spread {
 
 /// Measures all cases. An `Ok` still has to be asked whether it `passed`.
 pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, BenchError> {
-    checked_size(typed.size)?;
+    let size = checked_size(typed.size)?;
     let cases: Vec<(u32, u32)> =
         typed.workers.iter().flat_map(|workers| typed.pairs.iter().map(|pairs| (*workers, *pairs))).collect();
     let mut rounds: Vec<Vec<TrafficReport>> = vec![Vec::new(); cases.len()];
@@ -90,7 +90,7 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
         for ((workers, pairs), reports) in cases.iter().zip(&mut rounds) {
             let progress = Progress::new("scaling");
             progress.tell(&format!("round {round} of {}: {pairs} pairs, {workers} workers", typed.rounds));
-            let report = traffic(wish(typed, *pairs), &spawned(*workers)).await?;
+            let report = traffic(wish(typed, size, *pairs), &spawned(*workers)).await?;
             drop(progress);
             if !report.passed {
                 eprintln!("gateway: {pairs} pairs, {workers} workers, round {round} did not pass:\n{report}");
@@ -103,7 +103,7 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
         cases.iter().zip(&rounds).map(|((workers, pairs), reports)| point(*workers, *pairs, reports));
     Ok(ScalingReport {
         bench: "scaling".to_owned(),
-        size_bytes: typed.size,
+        size_bytes: size,
         seconds: typed.seconds.0.as_secs_f64(),
         rounds: typed.rounds,
         cores: cores(),
@@ -113,10 +113,10 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
     })
 }
 
-fn wish(typed: &BenchScaling, pairs: u32) -> Wish {
+fn wish(typed: &BenchScaling, size: usize, pairs: u32) -> Wish {
     let plan = Plan {
         shape: Shape::Pairs(pairs as usize),
-        size: typed.size,
+        size,
         window: window(pairs),
         pace: Pace::Window,
         ack: false,

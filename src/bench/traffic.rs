@@ -27,6 +27,8 @@ const MAX_WINDOW: u32 = 1024;
 const MIN_RATE: f64 = 0.01;
 /// The fastest schedule: more than one thread can look at.
 const MAX_RATE: f64 = 1e7;
+/// The largest `max_message_bytes` that a gateway takes: nothing larger gets through any of them.
+const MAX_SIZE: i64 = 268_435_456;
 
 /// Figures of messages that were sent and arrived.
 #[derive(Debug, Clone, Serialize)]
@@ -126,12 +128,10 @@ fn fan_in_window(services: u32) -> u32 {
     (FAN_IN_FLIGHT / services.max(1)).clamp(1, MAX_WINDOW)
 }
 
-pub(super) fn checked_size(size: usize) -> Result<usize, BenchError> {
+pub(super) fn checked_size(typed: i64) -> Result<usize, BenchError> {
     let least = Pattern::least_bytes();
-    if size < least {
-        return Err(wrong_option("size", format!("at least {least}"), size));
-    }
-    Ok(size)
+    let size = usize::try_from(typed).ok().filter(|size| *size >= least && typed <= MAX_SIZE);
+    size.ok_or_else(|| wrong_option("size", format!("from {least} to {MAX_SIZE}"), typed))
 }
 
 pub(super) fn checked_rate(rate: f64) -> Result<f64, BenchError> {
@@ -239,21 +239,42 @@ impl fmt::Display for TrafficReport {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::config::{Config, Sources};
 
     #[test]
     fn what_is_in_flight_to_one_fits_into_its_mailbox() {
         assert_eq!([1, 8, 32, 100, 32_768, 100_000].map(fan_in_window), [1024, 1024, 1024, 327, 1, 1]);
-        let mailbox = crate::config::Config::default().mailbox_messages;
+        let mailbox = Config::default().mailbox_messages;
         assert!(u64::from(FAN_IN_FLIGHT) * 2 <= mailbox);
     }
 
     #[test]
+    fn the_largest_size_is_that_of_the_largest_message_that_a_gateway_can_be_told_to_take() {
+        let is_taken = |bytes: i64| {
+            let [message, mailbox] = ["GATEWAY_MAX_MESSAGE_BYTES", "GATEWAY_MAILBOX_BYTES"];
+            let variables = [(message, bytes), (mailbox, MAX_SIZE + 1)];
+            let sources = Sources {
+                flags: BTreeMap::from([("data_dir", "none".to_owned())]),
+                file: None,
+                variables: variables.map(|(name, value)| (name.to_owned(), value.to_string())).to_vec(),
+                read_file: &|_| Err(std::io::ErrorKind::NotFound.into()),
+            };
+            Config::load(sources).is_ok()
+        };
+        assert!(is_taken(MAX_SIZE) && !is_taken(MAX_SIZE + 1));
+    }
+
+    #[test]
     fn a_size_or_a_rate_out_of_range_is_named() {
-        let least = Pattern::least_bytes();
-        let error = checked_size(least - 1).unwrap_err().to_string();
-        assert_eq!(error, format!("--size must be at least {least}, not {}", least - 1));
-        assert_eq!(checked_size(least).unwrap(), least);
+        let least = i64::try_from(Pattern::least_bytes()).unwrap();
+        for size in [-1, least - 1, MAX_SIZE + 1] {
+            let error = checked_size(size).unwrap_err().to_string();
+            assert_eq!(error, format!("--size must be from {least} to {MAX_SIZE}, not {size}"));
+        }
+        assert!(checked_size(least).is_ok() && checked_size(MAX_SIZE).is_ok());
         for rate in [0.0, 1e-11, -1.0, f64::NAN, 1e10] {
             let error = checked_rate(rate).unwrap_err().to_string();
             assert!(error.starts_with("--rate must be from 0.01 to 10000000, not "), "{error}");

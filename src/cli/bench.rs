@@ -65,7 +65,7 @@ pub struct Target {
 pub struct Load {
     /// Size of each message's `d`, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub size: usize,
+    pub size: i64,
     /// How long to measure, in seconds; fractions will do.
     #[arg(long, value_name = "SECONDS", default_value = "5")]
     pub seconds: Seconds,
@@ -194,7 +194,7 @@ pub struct BenchReconnect {
     pub rate: f64,
     /// Size of each message's `d`, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub size: usize,
+    pub size: i64,
     /// How long messages flow before the cut, and again after it, in seconds; fractions will do.
     #[arg(long, value_name = "SECONDS", default_value = "2")]
     pub seconds: Seconds,
@@ -219,7 +219,7 @@ pub struct BenchScaling {
     pub rounds: u32,
     /// Size of each message's `d`, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 256)]
-    pub size: usize,
+    pub size: i64,
     /// How long each measurement takes, in seconds; fractions will do.
     #[arg(long, value_name = "SECONDS", default_value = "2")]
     pub seconds: Seconds,
@@ -259,8 +259,8 @@ pub struct BenchSoak {
     /// It must let them be `soak-*`, send to `*`, hold shards, watch, and read the API.
     #[arg(long)]
     pub token: Option<String>,
-    /// How many services.
-    #[arg(long, default_value_t = 200)]
+    /// How many services; 20 are one of each kind.
+    #[arg(long, default_value_t = 200, value_parser = value_parser!(u32).range(20..=100_000))]
     pub services: u32,
     /// How long, in minutes; fractions will do.
     #[arg(long, default_value_t = 15.0)]
@@ -342,6 +342,16 @@ mod tests {
             parsed(&format!("bench {bench} --threads 256"));
             assert!(refused(&format!("bench {bench} --threads 257")).contains("1..=256"), "{bench}");
         }
+    }
+
+    #[test]
+    fn no_bench_has_more_services_than_the_others_can_have() {
+        for line in ["soak --spawn --services", "fan-in --services", "reconnect --services", "pairs --pairs"]
+        {
+            parsed(&format!("bench {line} 100000"));
+            assert!(refused(&format!("bench {line} 100001")).contains("..=100000"), "{line}");
+        }
+        assert!(refused("bench soak --spawn --services 19").contains("20..=100000"));
     }
 
     #[test]

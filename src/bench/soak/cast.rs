@@ -11,6 +11,8 @@ const CIRCLE: usize = 8;
 const FLOODED: usize = 4;
 /// The least that has one of every kind.
 pub(super) const LEAST_SERVICES: u32 = 20;
+/// As many as any bench has.
+pub(super) const MOST_SERVICES: u32 = 100_000;
 
 /// What a service does beside sending and receiving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::cast::LEAST_SERVICES;
+use super::cast::{LEAST_SERVICES, MOST_SERVICES};
 use crate::bench::{BenchError, wrong_option};
 use crate::client::Secret;
 
@@ -48,8 +48,8 @@ impl Default for SoakOptions {
 
 impl SoakOptions {
     pub(super) fn check(&self) -> Result<(), BenchError> {
-        if self.services < LEAST_SERVICES {
-            let expected = format!("at least {LEAST_SERVICES}, to have one of each kind");
+        if !(LEAST_SERVICES..=MOST_SERVICES).contains(&self.services) {
+            let expected = format!("from {LEAST_SERVICES}, which are one of each kind, to {MOST_SERVICES}");
             return Err(wrong_option("services", expected, self.services));
         }
         if self.duration < self.interval || self.interval.is_zero() {
@@ -76,10 +76,11 @@ mod tests {
 
     #[test]
     fn an_option_out_of_range_is_named() {
-        assert_eq!(
-            refused(|options| options.services = 19),
-            "--services must be at least 20, to have one of each kind, not 19"
-        );
+        for services in [19, 100_001] {
+            let error = refused(|options| options.services = services);
+            let expected = "--services must be from 20, which are one of each kind, to 100000, not ";
+            assert_eq!(error, format!("{expected}{services}"));
+        }
         let error = refused(|options| options.duration = Duration::from_secs(6));
         assert_eq!(error, "--minutes must be as long as --interval at least, and that above 0, not 0.1");
         assert_eq!(

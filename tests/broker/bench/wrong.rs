@@ -110,10 +110,6 @@ fn a_bench_that_cannot_be_run_says_why() {
     let url = format!("--url ws://{}/gateway", gateway.address());
     for (line, reason) in [
         ("pairs --url ws://127.0.0.1:1/gateway".to_owned(), "no gateway can be reached at 127.0.0.1:1"),
-        ("pairs --url http://127.0.0.1:1".to_owned(), "--url must be like ws://127.0.0.1:7117/gateway"),
-        ("pairs --spawn --size 1".to_owned(), "--size must be at least"),
-        ("latency --spawn --rate 0".to_owned(), "--rate must be from 0.01 to"),
-        ("reconnect --spawn --services 1".to_owned(), "--services must be at least 2"),
         (format!("idle --connections 50 {url}"), "(at_capacity)"),
         (format!("pairs {url} --pid 4294967295"), "no CPU clock of process 4294967295"),
         ("plot /nowhere.json -o /nowhere.svg".to_owned(), "/nowhere.json: No such file"),
@@ -121,6 +117,23 @@ fn a_bench_that_cannot_be_run_says_why() {
         let (code, stdout, stderr) = run(&line);
         assert_eq!((code, stdout.as_str()), (Some(1), ""), "{line}: {stderr}");
         assert!(stderr.starts_with("gateway: ") && stderr.contains(reason), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn a_flag_that_is_out_of_range_is_named_with_what_it_may_be() {
+    for (line, reason) in [
+        ("pairs --url http://127.0.0.1:1", "--url must be like ws://127.0.0.1:7117/gateway"),
+        ("pairs --spawn --size 1", "--size must be from 39 to 268435456, not 1"),
+        ("reconnect --spawn --size 99999999999", "--size must be from 39 to 268435456, not 99999999999"),
+        ("scaling --size 268435457", "--size must be from 39 to 268435456, not 268435457"),
+        ("latency --spawn --rate 0", "--rate must be from 0.01 to"),
+        ("reconnect --spawn --services 1", "--services must be at least 2"),
+        ("soak --spawn --services 100001", "100001 is not in 20..=100000"),
+    ] {
+        let (code, stdout, stderr) = run(line);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{line}: {stderr}");
+        assert!(stderr.contains(reason), "{line}: {stderr}");
     }
 }
 
