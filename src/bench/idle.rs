@@ -53,7 +53,6 @@ pub(super) struct IdleGateway {
 
 pub(super) async fn idle(typed: &BenchIdle) -> Result<IdleReport, BenchError> {
     let connections = typed.connections as usize;
-    raise_descriptor_limit(connections)?;
     let plan = Plan {
         shape: Shape::Idle(connections),
         size: 0,
@@ -65,6 +64,7 @@ pub(super) async fn idle(typed: &BenchIdle) -> Result<IdleReport, BenchError> {
         threads: typed.threads as usize,
         token: typed.target.token.clone(),
     };
+    raise_descriptor_limit(plan.shape.wanted(typed.target.spawn))?;
     Gateway::with(&typed.target, connections, async |gateway| measure(plan, typed.seconds.0, gateway).await)
         .await
 }

@@ -9,9 +9,14 @@ use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 
 use super::{BenchError, wrong_option};
+use crate::config::Config;
+use crate::networker::entrance::REFUSED_AT_ONCE;
 
-/// Descriptors that this process needs beside its connections.
-const SPARE_DESCRIPTORS: u64 = 100;
+/// Descriptors that this process needs beside its connections, or a gateway.
+const SPARE_DESCRIPTORS: u64 = 128;
+/// Of what it has descriptors for, a gateway keeps one in so many at most for those that have not
+/// identified.
+const UNIDENTIFIED_SHARE: u64 = 4;
 
 /// The CPU time that a process has used.
 #[derive(Debug, Clone, Copy)]
@@ -71,20 +76,44 @@ pub(super) fn descriptors(pid: u32) -> Result<usize, BenchError> {
     Ok(open.map_err(|reason| BenchError::NoProcess { pid, reason })?.count())
 }
 
+/// Connections that are asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) connections: usize,
+    /// The flag that makes them so many, and what it is.
+    pub(super) flag: &'static str,
+    pub(super) value: usize,
+    /// Whether a gateway is started for them: it has this process's limit.
+    pub(super) spawns: bool,
+}
+
 /// Raises this process's limit of open descriptors as far as it goes; a gateway that it starts has it
 /// too. An error where so many connections do not fit in it.
-pub(super) fn raise_descriptor_limit(connections: usize) -> Result<(), BenchError> {
+pub(super) fn raise_descriptor_limit(wanted: Wanted) -> Result<(), BenchError> {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
     });
     let hard = raised.map_err(|reason| BenchError::DescriptorLimit { reason })?;
-    if connections as u64 + SPARE_DESCRIPTORS > hard {
-        let most = hard.saturating_sub(SPARE_DESCRIPTORS);
+    let Wanted { connections, flag, value, spawns } = wanted;
+    let most = most_connections(hard, spawns);
+    if connections as u64 > most {
         let expected = format!("so few that they need no more than {most} connections (ulimit -n)");
-        return Err(wrong_option("connections, --services or --pairs", expected, connections));
+        return Err(wrong_option(flag, expected, value));
     }
     Ok(())
+}
+
+/// How many connections a process has so many descriptors for; where it `spawns` the gateway, both.
+fn most_connections(descriptors: u64, spawns: bool) -> u64 {
+    let free = descriptors.saturating_sub(SPARE_DESCRIPTORS);
+    if !spawns {
+        return free;
+    }
+    // A gateway takes two for each, as it takes them for those that have not identified.
+    let both = free / 2;
+    let unidentified = (Config::default().max_unidentified + REFUSED_AT_ONCE) as u64;
+    both - unidentified.min(both / UNIDENTIFIED_SHARE)
 }
 
 #[cfg(test)]
@@ -118,9 +147,17 @@ mod tests {
 
     #[test]
     fn more_connections_than_descriptors_are_refused() {
-        raise_descriptor_limit(10).expect("a few");
-        let error = raise_descriptor_limit(usize::MAX / 2).expect_err("too many").to_string();
-        assert!(error.contains("ulimit -n"), "{error}");
+        let wanted = |pairs| Wanted { connections: 2 * pairs, flag: "pairs", value: pairs, spawns: true };
+        raise_descriptor_limit(wanted(10)).expect("a few");
+        let error = raise_descriptor_limit(wanted(1 << 40)).expect_err("too many").to_string();
+        assert!(error.starts_with("--pairs must be so few that they need no more than "), "{error}");
+        assert!(error.ends_with(" connections (ulimit -n), not 1099511627776"), "{error}");
+    }
+
+    #[test]
+    fn a_gateway_that_is_started_needs_descriptors_too() {
+        assert_eq!([0, 128, 1_128].map(|limit| most_connections(limit, false)), [0, 0, 1_000]);
+        assert_eq!([0, 128, 1_128, 20_128].map(|limit| most_connections(limit, true)), [0, 0, 375, 8_744]);
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(super) async fn reconnect(typed: &BenchReconnect) -> Result<ReconnectReport,
         threads: 1,
         token: typed.target.token.clone(),
     };
-    raise_descriptor_limit(services)?;
+    raise_descriptor_limit(plan.shape.wanted(typed.target.spawn))?;
     Gateway::with(&typed.target, services, async |gateway| measure(plan, typed, gateway).await).await
 }
 

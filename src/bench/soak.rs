@@ -50,6 +50,7 @@ use self::world::{Stage, World};
 use super::BenchError;
 use super::gateway::asked_to_stop;
 use super::http::Http;
+use super::process::raise_descriptor_limit;
 use super::spawned::Spawned;
 
 /// How long the services may take to come, and to leave.
@@ -62,6 +63,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const LOOKS_AT_REST: u32 = 5;
 /// For so many services there is one stranger at a time.
 const SERVICES_PER_STRANGER: usize = 20;
+/// One in so many services may be taken over, and has two connections for a moment.
+const SERVICES_PER_TAKE_OVER: usize = 2;
 
 /// A gateway that is started for it has short windows and small mailboxes, so that much happens in
 /// little time.
@@ -85,6 +88,7 @@ const SPAWN_FLAGS: [&str; 12] = [
 /// services have gathered; a second one ends it at once.
 pub async fn soak(options: SoakOptions, tell: impl Fn(&str)) -> Result<SoakReport, BenchError> {
     options.check()?;
+    raise_descriptor_limit(options.wanted())?;
     // Whoever ends the soak ends its gateway too, at any time.
     let mut asked = pin!(asked_to_stop());
     let (spawned, url, pid) = match &options.gateway {

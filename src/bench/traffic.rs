@@ -144,7 +144,7 @@ pub(super) fn checked_rate(rate: f64) -> Result<f64, BenchError> {
 /// Runs it. An `Ok` still has to be asked whether it `passed`.
 pub(super) async fn traffic(wish: Wish, target: &Target) -> Result<TrafficReport, BenchError> {
     let services = wish.plan.shape.services();
-    raise_descriptor_limit(services)?;
+    raise_descriptor_limit(wish.plan.shape.wanted(target.spawn))?;
     Gateway::with(target, services, async |gateway| measure(wish, gateway).await).await
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::bench::process::Wanted;
+
 /// The load of a run. Times are in seconds, sizes in bytes.
 #[derive(Debug, Clone)]
 pub(in crate::bench) struct Plan {
@@ -50,6 +52,16 @@ impl Shape {
             Self::FanIn(senders) => senders + 1,
             Self::Ring(services) | Self::Idle(services) => services,
         }
+    }
+
+    /// What is asked of this process's descriptors, and of those of a gateway that it `spawns`.
+    pub(in crate::bench) fn wanted(self, spawns: bool) -> Wanted {
+        let (flag, value) = match self {
+            Self::Pairs(pairs) => ("pairs", pairs),
+            Self::FanIn(services) | Self::Ring(services) => ("services", services),
+            Self::Idle(connections) => ("connections", connections),
+        };
+        Wanted { connections: self.services(), flag, value, spawns }
     }
 
     pub(in crate::bench) fn senders(self) -> usize {

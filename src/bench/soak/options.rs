@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::cast::{LEAST_SERVICES, MOST_SERVICES};
+use super::{SERVICES_PER_STRANGER, SERVICES_PER_TAKE_OVER};
+use crate::bench::process::Wanted;
 use crate::bench::{BenchError, wrong_option};
 use crate::client::Secret;
 
@@ -47,6 +49,14 @@ impl Default for SoakOptions {
 }
 
 impl SoakOptions {
+    /// The connections that there may be at once.
+    pub(super) fn wanted(&self) -> Wanted {
+        let services = self.services as usize;
+        let more = services.div_ceil(SERVICES_PER_TAKE_OVER) + services.div_ceil(SERVICES_PER_STRANGER);
+        let spawns = matches!(self.gateway, Subject::Spawned { .. });
+        Wanted { connections: services + more, flag: "services", value: services, spawns }
+    }
+
     pub(super) fn check(&self) -> Result<(), BenchError> {
         if !(LEAST_SERVICES..=MOST_SERVICES).contains(&self.services) {
             let expected = format!("from {LEAST_SERVICES}, which are one of each kind, to {MOST_SERVICES}");
