@@ -90,6 +90,8 @@ pub enum BenchError {
     DescriptorLimit { reason: nix::Error },
     #[error("sockets cannot be waited for: {0}")]
     Poll(nix::Error),
+    #[error("stdout: {0}")]
+    Stdout(std::io::Error),
     #[error("it was interrupted")]
     Interrupted,
     #[error("another thread of the load has failed")]

@@ -4,7 +4,8 @@
 mod bench;
 mod token;
 
-use std::{collections::BTreeMap, ffi::OsString, fs, io, path::Path, path::PathBuf, process};
+use std::io::{self, Write};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, path::PathBuf, process};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
 
@@ -47,7 +48,10 @@ impl Stop {
     pub fn exit(&self) -> ! {
         match self {
             Self::Usage(error) => error.exit(),
-            Self::Config(error) => eprintln!("gateway: {error}"),
+            Self::Config(error) => {
+                // Where stderr is gone there is nobody to tell.
+                let _ = writeln!(io::stderr(), "gateway: {error}");
+            }
         }
         process::exit(self.exit_code())
     }

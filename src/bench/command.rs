@@ -1,6 +1,7 @@
 //! `gateway bench` as it is typed: runs it, prints what it found, and says so by the exit code.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,17 +48,17 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
         Bench::Latency(typed) => sent(Wish::latency(&typed)?, &typed.target, typed.load.json).await,
         Bench::Idle(typed) => {
             let report = idle(&typed).await?;
-            print(&report, typed.json);
+            print(&report, typed.json)?;
             Ok(report.passed)
         }
         Bench::Reconnect(typed) => {
             let report = reconnect(&typed).await?;
-            print(&report, typed.json);
+            print(&report, typed.json)?;
             Ok(report.passed)
         }
         Bench::Scaling(typed) => {
             let report = scaling(&typed).await?;
-            println!("{}", json(&report));
+            print_line(&json(&report))?;
             Ok(report.passed)
         }
         Bench::Plot(typed) => plot(&typed).map(|()| true),
@@ -65,9 +66,9 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
             let is_json = typed.json;
             let report = soaked(typed).await?;
             if is_json {
-                println!("{}", json(&report.to_json()));
+                print_line(&json(&report.to_json()))?;
             } else {
-                println!("{report}");
+                print_line(&report)?;
             }
             Ok(report.passed())
         }
@@ -76,16 +77,23 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
 
 async fn sent(wish: Wish, target: &Target, is_json: bool) -> Result<bool, BenchError> {
     let report = traffic(wish, target).await?;
-    print(&report, is_json);
+    print(&report, is_json)?;
     Ok(report.passed)
 }
 
-fn print(report: &(impl Display + Serialize), is_json: bool) {
-    if is_json {
-        println!("{}", json(report));
-    } else {
-        println!("{report}");
-    }
+fn print(report: &(impl Display + Serialize), is_json: bool) -> Result<(), BenchError> {
+    if is_json { print_line(&json(report)) } else { print_line(report) }
+}
+
+/// Whoever reads stdout may be gone, or its disk full.
+fn print_line(line: &dyn Display) -> Result<(), BenchError> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(BenchError::Stdout)
+}
+
+/// Says something beside the report. Where stderr is gone too there is nobody to tell.
+pub(super) fn tell(line: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 fn json(report: &impl Serialize) -> String {
@@ -95,12 +103,18 @@ fn json(report: &impl Serialize) -> String {
 async fn soaked(typed: BenchSoak) -> Result<SoakReport, BenchError> {
     let is_json = typed.json;
     // What is told meanwhile is no part of the object.
-    let tell = |line: &str| if is_json { eprintln!("{line}") } else { println!("{line}") };
-    soak(soak_options(typed)?, tell).await
+    let told = |line: &str| {
+        if !is_json {
+            return print_line(&line);
+        }
+        tell(&line);
+        Ok(())
+    };
+    soak(soak_options(typed)?, told).await
 }
 
 fn failed(error: &dyn Display, code: ExitCode) -> ExitCode {
-    eprintln!("gateway: {error}");
+    tell(&format_args!("gateway: {error}"));
     code
 }
 

@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::BenchError;
+use super::command::tell;
 use super::load::{Pace, Plan, Shape};
 use super::progress::Progress;
 use super::report::cores;
@@ -93,7 +94,9 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
             let report = traffic(wish(typed, size, *pairs), &spawned(*workers)).await?;
             drop(progress);
             if !report.passed {
-                eprintln!("gateway: {pairs} pairs, {workers} workers, round {round} did not pass:\n{report}");
+                tell(&format_args!(
+                    "gateway: {pairs} pairs, {workers} workers, round {round} did not pass:\n{report}"
+                ));
             }
             reports.push(report);
         }

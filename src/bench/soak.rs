@@ -83,10 +83,13 @@ const SPAWN_FLAGS: [&str; 12] = [
     "none",
 ];
 
-/// Runs the soak; `tell` gets each line as it comes. An `Ok` still has to be asked whether it
+/// Runs the soak; `tell` gets each line as it comes, and ends it where that fails. An `Ok` still has to be asked whether it
 /// [`passed`](SoakReport::passed). SIGINT, SIGTERM, SIGQUIT and SIGHUP end it early, with its report once the
 /// services have gathered; a second one ends it at once.
-pub async fn soak(options: SoakOptions, tell: impl Fn(&str)) -> Result<SoakReport, BenchError> {
+pub async fn soak(
+    options: SoakOptions,
+    tell: impl Fn(&str) -> Result<(), BenchError>,
+) -> Result<SoakReport, BenchError> {
     options.check()?;
     raise_descriptor_limit(options.wanted())?;
     // Whoever ends the soak ends its gateway too, at any time.
@@ -101,16 +104,20 @@ pub async fn soak(options: SoakOptions, tell: impl Fn(&str)) -> Result<SoakRepor
             (Some(spawned), url, pid)
         }
     };
-    tell(&format!("seed {}, {} services, {url}, process {pid}", options.seed, options.services));
-    let soaked = match unless(asked.as_mut(), Soak::start(options, url, pid)).await {
-        Ok(soak) => soak.run(tell, asked).await,
-        Err(error) => Err(error),
+    let head = format!("seed {}, {} services, {url}, process {pid}", options.seed, options.services);
+    let soaked = async {
+        tell(&head)?;
+        unless(asked.as_mut(), Soak::start(options, url, pid)).await?.run(tell, asked).await
     };
+    let soaked = soaked.await;
     let Some(spawned) = spawned else { return soaked };
     let log = spawned.log();
     match soaked {
         Ok(report) => spawned.stop().await.map(|()| SoakReport { log, ..report }),
-        Err(BenchError::Interrupted) => spawned.stop().await.and(Err(BenchError::Interrupted)),
+        // That is none of the gateway's doing.
+        Err(error @ (BenchError::Interrupted | BenchError::Stdout(_))) => {
+            spawned.stop().await.and(Err(error))
+        }
         Err(error) => Err(BenchError::Broken { error: error.into(), log }),
     }
 }
@@ -146,7 +153,7 @@ impl Soak {
 
     async fn run(
         mut self,
-        tell: impl Fn(&str),
+        tell: impl Fn(&str) -> Result<(), BenchError>,
         mut asked: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<SoakReport, BenchError> {
         let gathered = eventually(PATIENCE, async || Ok(self.world.are_all_connected()));
@@ -165,7 +172,7 @@ impl Soak {
         };
         let after = unless(pin!(asked_to_stop()), ending).await?;
         let after = Sample { elapsed: start.elapsed(), ..after };
-        tell(&after.to_string());
+        tell(&after.to_string())?;
         Ok(SoakReport {
             before: self.before,
             samples,
@@ -181,10 +188,10 @@ impl Soak {
     async fn watch(
         &self,
         start: Instant,
-        tell: &impl Fn(&str),
+        tell: &impl Fn(&str) -> Result<(), BenchError>,
         mut asked: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Vec<Sample>, BenchError> {
-        tell(Sample::HEAD);
+        tell(Sample::HEAD)?;
         let interval = self.options.interval;
         let (mut ticks, mut samples) = (interval_at(start + interval, interval), Vec::new());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,7 +199,7 @@ impl Soak {
             tokio::select! {
                 _ = ticks.tick() => {
                     let sample = Sample::take(&self.http, self.pid, start.elapsed()).await?;
-                    tell(&sample.to_string());
+                    tell(&sample.to_string())?;
                     samples.push(sample);
                 }
                 () = asked.as_mut() => break,

@@ -1,5 +1,7 @@
 //! Benches in which something is wrong, or that cannot be run: what is told, and the exit code.
 
+use std::process::{Command, Stdio};
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -134,6 +136,52 @@ fn a_flag_that_is_out_of_range_is_named_with_what_it_may_be() {
         let (code, stdout, stderr) = run(line);
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{line}: {stderr}");
         assert!(stderr.contains(reason), "{line}: {stderr}");
+    }
+}
+
+#[test]
+fn more_connections_than_there_are_descriptors_for_are_refused_at_once() {
+    for (line, most) in [
+        ("soak --spawn --services 200", 102),
+        ("pairs --spawn --pairs 200", 102),
+        ("fan-in --services 200 --url ws://127.0.0.1:1/", 172),
+        ("reconnect --services 200 --url ws://127.0.0.1:1/", 172),
+        ("idle --connections 200 --url ws://127.0.0.1:1/", 172),
+    ] {
+        let (limit, gateway) = (if most == 102 { 400 } else { 300 }, Gateway::command());
+        let script = format!("ulimit -n {limit}; exec \"$0\" bench {line}");
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(script).arg(gateway.get_program()).stdin(Stdio::null());
+        let bench = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (code, stdout, stderr) = end(bench);
+        let flag = line.split(' ').find(|word| ["--services", "--pairs", "--connections"].contains(word));
+        let expected = format!(
+            "gateway: {} must be so few that they need no more than {most} connections (ulimit -n), not 200\n",
+            flag.unwrap()
+        );
+        assert_eq!((code, stdout.as_str(), stderr), (Some(2), "", expected), "{line}");
+    }
+}
+
+/// As at a full disk, or where whoever read has ended.
+#[test]
+fn what_cannot_be_printed_is_one_line_on_stderr() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+    let closed = || std::io::pipe().unwrap().1.into();
+    for line in [
+        "idle --spawn --connections 5 --seconds 0.01",
+        "pairs --spawn -P 1 --seconds 0.05 --json",
+        "scaling --pairs 1 --workers 1 --rounds 1 --seconds 0.05",
+        "soak --spawn --services 20 --minutes 5",
+    ] {
+        for (stdout, reason) in [(full(), "No space left on device"), (closed(), "Broken pipe")] {
+            let mut command = Gateway::command();
+            let bench = command.arg("bench").args(line.split(' ')).stdin(Stdio::null());
+            let stdout: Stdio = stdout;
+            let (code, _, stderr) = end(bench.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap());
+            assert_eq!(code, Some(1), "{line}: {stderr}");
+            assert!(stderr.starts_with(&format!("gateway: stdout: {reason}")), "{line}: {stderr}");
+        }
     }
 }
 
