@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::BenchError;
 use super::gateway::Gateway;
-use super::load::{Crew, Pace, Plan, Shape};
+use super::load::{Crew, Outcome, Pace, Plan, Shape};
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
 use super::report::{Machine, micros_each, per_second, percent, rounded, row};
@@ -32,7 +32,10 @@ pub(super) struct IdleReport {
     pub(super) gateway: Option<IdleGateway>,
     /// While they connected.
     pub(super) machine: Machine,
-    /// Whether all were still there at the end.
+    /// Connections that did not answer a ping at the end.
+    pub(super) unanswered: u64,
+    /// Of the others, those that the gateway did not end when their services left.
+    pub(super) not_ended: u64,
     pub(super) passed: bool,
 }
 
@@ -80,7 +83,7 @@ async fn measure(plan: Plan, length: Duration, gateway: &Gateway) -> Result<Idle
     progress.show("idle");
     progress.watch(&crew, length).await;
     let after = gateway.usage();
-    let gathered = crew.end().await?.gathered;
+    let Outcome { gathered, unanswered, not_ended, .. } = crew.end().await?;
     let after = after?;
     let used = |(before, rest_kib): (Duration, u64)| {
         let ((there_cpu, _), (after_cpu, resident_kib)) = (there.gateway?, after.gateway?);
@@ -103,8 +106,10 @@ async fn measure(plan: Plan, length: Duration, gateway: &Gateway) -> Result<Idle
         idle_seconds: rounded((after.at - there.at).as_secs_f64()),
         gateway: rest.gateway.and_then(used),
         machine: Machine::between(&rest, &there),
-        // A connection that ends breaks the run off, with its name.
-        passed: true,
+        unanswered,
+        not_ended,
+        // A connection that ends before breaks the run off, with its name.
+        passed: unanswered + not_ended == 0,
     })
 }
 
@@ -133,6 +138,12 @@ impl fmt::Display for IdleReport {
         let own = self.generator_cpu_us_per_connection.unwrap_or_default();
         row(formatter, "generator", &format_args!("{own:.1} µs of CPU for each to connect"))?;
         row(formatter, "machine", &self.machine)?;
-        write!(formatter, "{:<13}ok: all were still there at the end", "checks")
+        let Self { unanswered, not_ended, .. } = self;
+        let verdict = if self.passed { "ok" } else { "FAILED" };
+        write!(
+            formatter,
+            "{:<13}{verdict}: {unanswered} did not answer a ping at the end, {not_ended} were not ended when they left",
+            "checks"
+        )
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Engine {
     /// Those that can send.
     pub(super) ready: VecDeque<usize>,
     pub(super) has_begun: bool,
+    /// Those that have not answered a ping; `None`: none was asked.
+    pub(super) asked: Option<usize>,
     pub(super) schedule: Option<Schedule>,
     /// In ns since the start of the crew, as of the last read.
     pub(super) now: u64,
@@ -94,6 +96,7 @@ impl Engine {
             cut_at: 0,
             ready: VecDeque::new(),
             has_begun: false,
+            asked: None,
             schedule: None,
             now: 0,
             measured: u64::MAX..u64::MAX,
@@ -119,7 +122,7 @@ impl Engine {
                 }
                 Phase::Settling => {
                     self.stop_sending();
-                    if self.has_settled() {
+                    if self.has_settled()? {
                         return Ok(self.leave());
                     }
                 }
@@ -203,6 +206,10 @@ impl Engine {
                 if let Some(wire) = &mut self.services[place].wire {
                     wire.put(frame::PONG, frame.payload);
                 }
+                Ok(())
+            }
+            frame::PONG => {
+                self.answered_ping(place, frame.payload);
                 Ok(())
             }
             frame::CLOSE => Err(self.closed(place, frame.payload)),

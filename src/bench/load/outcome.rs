@@ -27,6 +27,10 @@ pub(in crate::bench) struct Outcome {
     pub(in crate::bench) back: Histogram<u64>,
     /// Services that came back and did not resume their session.
     pub(in crate::bench) not_resumed: u64,
+    /// Idle services whose connection did not answer a ping at the end.
+    pub(in crate::bench) unanswered: u64,
+    /// Of the others, those whose connection the gateway did not end when they left.
+    pub(in crate::bench) not_ended: u64,
     /// From the start until all had come.
     pub(in crate::bench) gathered: Duration,
     /// The first refusal.
@@ -43,6 +47,8 @@ impl Outcome {
             unsent: 0,
             back: histogram(),
             not_resumed: 0,
+            unanswered: 0,
+            not_ended: 0,
             gathered: Duration::ZERO,
             refusal: None,
         }
@@ -60,6 +66,8 @@ impl Outcome {
         self.held += other.held;
         self.unsent += other.unsent;
         self.not_resumed += other.not_resumed;
+        self.unanswered += other.unanswered;
+        self.not_ended += other.not_ended;
         self.gathered = self.gathered.max(other.gathered);
         self.refusal = self.refusal.take().or(other.refusal);
     }

@@ -17,6 +17,8 @@ pub(super) struct Service {
     pub(super) deliveries: Option<Deliveries<(usize, u64)>>,
     /// Whether a delivery is to be acknowledged.
     pub(super) has_news: bool,
+    /// Whether a ping is to be answered.
+    pub(super) is_asked: bool,
     session: Option<Secret>,
 }
 
@@ -31,6 +33,7 @@ impl Service {
             outgoing: None,
             deliveries,
             has_news: false,
+            is_asked: false,
             session: None,
         }
     }

@@ -186,6 +186,23 @@ fn what_cannot_be_printed_is_one_line_on_stderr() {
 }
 
 #[test]
+fn idle_connections_to_a_gateway_that_stands_still_fail() {
+    let gateway = Gateway::start(&[]);
+    let url = format!("ws://{}/gateway", gateway.address());
+    let bench = start(&format!("idle --connections 20 --seconds 4 --json --url {url}"));
+    eventually("all are there", || {
+        (gateway.get_json("/api/v1/services")["services"].as_array()?.len() == 20).then_some(())
+    });
+    gateway.signal(Signal::SIGSTOP);
+    let (code, stdout, stderr) = end(bench);
+    gateway.signal(Signal::SIGCONT);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((count(&report, "/unanswered"), count(&report, "/not_ended")), (20, 0), "{report:#}");
+    assert_eq!(report["passed"], false, "{report:#}");
+}
+
+#[test]
 fn a_gateway_that_ends_amid_a_bench_is_told() {
     let gateway = Gateway::start(&[]);
     let bench = start(&format!("pairs -P 1 --seconds 3600 --url ws://{}/gateway", gateway.address()));
