@@ -10,7 +10,7 @@
 //! | [`load`] | the services of all of these but the soak |
 //! | [`checker`], [`sequence`], [`deliveries`], [`receipts`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
 //! | [`gateway`], [`spawned`], [`process`], [`http`] | the gateway, maybe one of one's own; what its process uses; what it tells |
-//! | [`report`], [`progress`], [`slope`] | figures; how far a run is; whether something grows |
+//! | [`report`], [`times`], [`progress`], [`slope`] | figures; how long messages took; how far a run is; whether something grows |
 //!
 //! Not for absolute peaks: load and check run on the same machine and share its cores with the
 //! gateway. The gateway's CPU time for each message is the figure to compare. What the load takes itself
@@ -35,6 +35,7 @@ mod sequence;
 mod slope;
 mod soak;
 mod spawned;
+mod times;
 mod traffic;
 
 pub use self::command::run;

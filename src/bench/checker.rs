@@ -1,6 +1,6 @@
 //! What arrived: each message is compared whole, and counted by what is wrong with it.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::AddAssign;
 
 use serde::Serialize;
@@ -45,42 +45,32 @@ impl Checks {
         let receipts = self.without_receipt + self.wrong_receipts;
         lost + duplicated + reordered + altered + misnumbered + refused + receipts == 0
     }
+
+    /// The counts; of what is rare, where there is such.
+    pub(super) fn told(&self) -> String {
+        let Self { sent, lost, duplicated, reordered, altered, refused, .. } = *self;
+        let mut told = format!(
+            "{sent} sent, {lost} lost, {duplicated} duplicated, {reordered} reordered, {altered} altered, \
+             {refused} refused"
+        );
+        for (count, what) in [
+            (self.misnumbered, "misnumbered"),
+            (self.without_receipt, "without receipt"),
+            (self.wrong_receipts, "wrong receipts"),
+            (self.redelivered, "redelivered"),
+            (self.in_doubt, "in doubt"),
+        ] {
+            if count > 0 {
+                write!(told, ", {count} {what}").expect("a String takes all");
+            }
+        }
+        told
+    }
 }
 
 impl fmt::Display for Checks {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            sent,
-            lost,
-            duplicated,
-            reordered,
-            altered,
-            misnumbered,
-            refused,
-            without_receipt,
-            wrong_receipts,
-            redelivered,
-            in_doubt,
-            ..
-        } = *self;
-        let verdict = if self.passed() { "ok" } else { "FAILED" };
-        write!(
-            formatter,
-            "{verdict}: {sent} sent, {lost} lost, {duplicated} duplicated, {reordered} reordered, {altered} \
-             altered, {refused} refused"
-        )?;
-        for (count, what) in [
-            (misnumbered, "misnumbered"),
-            (without_receipt, "without receipt"),
-            (wrong_receipts, "wrong receipts"),
-            (redelivered, "redelivered"),
-            (in_doubt, "in doubt"),
-        ] {
-            if count > 0 {
-                write!(formatter, ", {count} {what}")?;
-            }
-        }
-        Ok(())
+        write!(formatter, "{}: {}", if self.passed() { "ok" } else { "FAILED" }, self.told())
     }
 }
 

@@ -16,7 +16,8 @@ use super::gateway::Gateway;
 use super::load::{Crew, Outcome, Pace, Plan, Shape};
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
-use super::report::{GatewayUse, Machine, Percentiles, per_second, rounded, row};
+use super::report::{GatewayUse, GeneratorUse, Machine, per_second, rounded, row, verdict};
+use super::times::{Percentiles, Timing};
 use super::traffic::{checked_rate, checked_size};
 use super::{BenchError, wrong_option};
 use crate::cli::BenchReconnect;
@@ -41,13 +42,12 @@ pub(super) struct ReconnectReport {
     pub(super) back: Percentiles,
     /// Came back, but not to the session they had.
     pub(super) not_resumed: u64,
-    /// Of messages, from when each was due until it had come; the cut is in it.
-    pub(super) latency: Percentiles,
-    /// Messages that were due and not written when the time was over. They are in the latency, with the
-    /// time that they had waited.
-    pub(super) unsent_messages: u64,
+    /// Of messages; the cut is in it.
+    #[serde(flatten)]
+    pub(super) timing: Timing,
     /// `None`: its process is not known.
     pub(super) gateway: Option<GatewayUse>,
+    pub(super) generator: GeneratorUse,
     pub(super) machine: Machine,
     pub(super) checks: Checks,
     /// What the gateway said to the first message that it refused.
@@ -81,7 +81,7 @@ async fn measure(
     typed: &BenchReconnect,
     gateway: &Gateway,
 ) -> Result<ReconnectReport, BenchError> {
-    let (services, size_bytes) = (plan.shape.services() as u64, plan.size);
+    let (services, size_bytes, threads) = (plan.shape.services() as u64, plan.size, plan.threads);
     let progress = Progress::new("reconnect");
     let rest = gateway.usage()?;
     let mut crew = Crew::start(plan, gateway.http())?;
@@ -98,8 +98,9 @@ async fn measure(
     let (after, came) = (gateway.usage(), crew.arrived());
     let outcome = crew.end().await?;
     let after = after?;
-    let Outcome { checks, latency, unsent, back, not_resumed, refusal, .. } = outcome;
-    let all_back = Duration::from_nanos(back.max());
+    let timing = Timing::of(&outcome, Some(typed.rate));
+    let Outcome { checks, back, not_resumed, refusal, .. } = outcome;
+    let (all_back, messages) = (Duration::from_nanos(back.max()), came - came_before);
     Ok(ReconnectReport {
         bench: "reconnect",
         services,
@@ -110,22 +111,21 @@ async fn measure(
         reconnections_per_s: per_second(services, all_back),
         back: Percentiles::of(&back),
         not_resumed,
-        latency: Percentiles::of(&latency),
-        unsent_messages: unsent,
-        gateway: GatewayUse::between(&rest, &before, &after, came - came_before),
+        gateway: GatewayUse::between(&rest, &before, &after, messages),
+        generator: GeneratorUse::between(&before, &after, messages, threads, false),
         machine: Machine::between(&before, &after),
+        passed: checks.passed() && not_resumed == 0 && !timing.is_empty(),
+        timing,
         checks,
         first_refusal: refusal,
-        passed: checks.passed() && not_resumed == 0,
     })
 }
 
 impl fmt::Display for ReconnectReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { services, size_bytes, rate_messages_per_s, all_back_ms, not_resumed, .. } = self;
-        let load =
-            format_args!("{services} services, {rate_messages_per_s} messages/s of {size_bytes} bytes");
-        row(formatter, "reconnect", &load)?;
+        let Self { services, size_bytes, all_back_ms, not_resumed, .. } = self;
+        row(formatter, "reconnect", &format_args!("{services} services, messages of {size_bytes} bytes"))?;
+        self.timing.rate_row(formatter)?;
         let rate = self.reconnections_per_s;
         row(
             formatter,
@@ -134,15 +134,15 @@ impl fmt::Display for ReconnectReport {
         )?;
         row(formatter, "each back µs", &self.back)?;
         row(formatter, "resumed", &format_args!("{} of {services}", services - not_resumed))?;
-        let unsent = self.unsent_messages;
-        row(formatter, "latency µs", &format_args!("{}; {unsent} not sent by the end", self.latency))?;
+        self.timing.rows(formatter)?;
         if let Some(gateway) = &self.gateway {
             row(formatter, "gateway", gateway)?;
         }
+        row(formatter, "generator", &self.generator)?;
         row(formatter, "machine", &self.machine)?;
         if let Some(refusal) = &self.first_refusal {
             row(formatter, "refused", refusal)?;
         }
-        write!(formatter, "{:<13}{}", "checks", self.checks)
+        verdict(formatter, &self.checks, self.timing.is_empty())
     }
 }

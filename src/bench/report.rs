@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::checker::Checks;
 use super::gateway::Usage;
 
 /// From this share of its threads on, the load is what limits the figures, in percent.
@@ -50,18 +50,6 @@ pub(super) struct Machine {
     pub(super) others_cpu_percent: Option<f64>,
     /// Whether gateway, load and others had next to no core left: with more of them the gateway may do more.
     pub(super) no_core_free: bool,
-}
-
-/// A distribution of times, by an HDR histogram with three digits.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Percentiles {
-    pub(super) count: u64,
-    pub(super) p50_us: f64,
-    pub(super) p90_us: f64,
-    pub(super) p99_us: f64,
-    #[serde(rename = "p99.9_us")]
-    pub(super) p999_us: f64,
-    pub(super) max_us: f64,
 }
 
 impl GatewayUse {
@@ -116,31 +104,6 @@ pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-impl Percentiles {
-    /// Of times in ns.
-    pub(super) fn of(times: &Histogram<u64>) -> Self {
-        let at = |quantile| micros(times.value_at_quantile(quantile));
-        Self {
-            count: times.len(),
-            p50_us: at(0.5),
-            p90_us: at(0.9),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            max_us: micros(times.max()),
-        }
-    }
-}
-
-impl fmt::Display for Percentiles {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { p50_us, p90_us, p99_us, p999_us, max_us, .. } = self;
-        write!(
-            formatter,
-            "p50 {p50_us:.0}, p90 {p90_us:.0}, p99 {p99_us:.0}, p99.9 {p999_us:.0}, max {max_us:.0}"
-        )
-    }
-}
-
 impl fmt::Display for GatewayUse {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cpu_us_per_message, cpu_percent, resident_before_kib, resident_kib } = self;
@@ -185,6 +148,15 @@ pub(super) fn row(formatter: &mut fmt::Formatter<'_>, title: &str, value: &dyn f
     writeln!(formatter, "{title:<13}{value}")
 }
 
+/// The last line of a table. Where nothing was measured, messages that all arrived say nothing of the figures.
+pub(super) fn verdict(formatter: &mut fmt::Formatter<'_>, checks: &Checks, is_empty: bool) -> fmt::Result {
+    if !is_empty {
+        return write!(formatter, "{:<13}{checks}", "checks");
+    }
+    let nothing = "nothing was measured: no message came or was due in the measured time (--seconds, --rate)";
+    write!(formatter, "{:<13}FAILED: {nothing}; {}", "checks", checks.told())
+}
+
 /// Three decimals are enough for anyone, and JSON stays readable.
 pub(super) fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
@@ -204,10 +176,6 @@ pub(super) fn percent(cpu: Duration, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { rounded(cpu.as_secs_f64() * 100.0 / time.as_secs_f64()) }
 }
 
-fn micros(nanos: u64) -> f64 {
-    rounded(as_f64(nanos) / 1e3)
-}
-
 #[expect(clippy::cast_precision_loss, reason = "figures are shown with few digits")]
 pub(super) fn as_f64(count: u64) -> f64 {
     count as f64
@@ -218,30 +186,6 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-
-    #[test]
-    fn percentiles_are_those_of_the_times() {
-        let mut times = Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap();
-        for micros in 1..=1000_u64 {
-            times.record(micros * 1000).unwrap();
-        }
-        let found = Percentiles::of(&times);
-        // Three significant digits: half a µs at most from the true value.
-        for (found, expected) in [
-            (found.p50_us, 500.0),
-            (found.p90_us, 900.0),
-            (found.p99_us, 990.0),
-            (found.p999_us, 999.0),
-            (found.max_us, 1000.0),
-        ] {
-            assert!((found - expected).abs() <= 0.6, "{found} is not {expected}");
-        }
-        assert_eq!(found.count, 1000);
-        let json = serde_json::to_value(found).unwrap();
-        for name in ["count", "p50_us", "p90_us", "p99_us", "p99.9_us", "max_us"] {
-            assert!(json[name].is_number(), "{name} in {json}");
-        }
-    }
 
     fn usage(start: Instant, at_ms: u64, gateway_ms: u64, own_ms: u64) -> Usage {
         let millis = Duration::from_millis;

@@ -12,7 +12,8 @@ use super::load::{Crew, Outcome, Pace, Plan, Shape};
 use super::pattern::Pattern;
 use super::process::raise_descriptor_limit;
 use super::progress::Progress;
-use super::report::{GatewayUse, GeneratorUse, Machine, Percentiles, as_f64, per_second, rounded, row};
+use super::report::{GatewayUse, GeneratorUse, Machine, as_f64, per_second, rounded, row, verdict};
+use super::times::Timing;
 use super::{BenchError, wrong_option};
 use crate::cli::{BenchFanIn, BenchLatency, BenchPairs, Load, Target};
 
@@ -56,18 +57,8 @@ pub(super) struct TrafficReport {
     pub(super) gateway: Option<GatewayUse>,
     pub(super) generator: GeneratorUse,
     pub(super) machine: Machine,
-    /// From when each message was due until it had come; `None` without a rate.
-    pub(super) latency: Option<Percentiles>,
-    /// From when each message was due until it was written, of those that nothing held back: how late the
-    /// generator itself was.
-    pub(super) lateness: Option<Percentiles>,
-    /// Messages that were held back by a full window or a full socket.
-    pub(super) held_messages: u64,
-    /// Those of them that were still held back at the end, and never sent: they are in `latency` with the
-    /// time until then.
-    pub(super) unsent_messages: u64,
-    /// Whether all that was due was sent: otherwise `latency` tells lower bounds. `None` without a rate.
-    pub(super) rate_kept: Option<bool>,
+    #[serde(flatten)]
+    pub(super) timing: Timing,
     /// Of all messages, those of the warm-up included.
     pub(super) checks: Checks,
     /// What the gateway said to the first message that it refused.
@@ -167,8 +158,9 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
     let (before, after, messages) = (before?, after?, came - came_before);
     let Plan { shape, size, window, pace, ack, spin, threads, .. } = plan;
     let messages_per_s = per_second(messages, after.at - before.at);
-    let Outcome { checks, latency, lateness, held, unsent, refusal, .. } = outcome;
     let rate = if let Pace::Rate(rate) = pace { Some(rate) } else { None };
+    let timing = Timing::of(&outcome, rate);
+    let Outcome { checks, refusal, .. } = outcome;
     let asked = threads;
     let threads = shape.threads(asked);
     let can_grow = shape.threads(asked + 1) > threads;
@@ -190,14 +182,10 @@ async fn measure(wish: Wish, gateway: &Gateway) -> Result<TrafficReport, BenchEr
             ..GeneratorUse::between(&before, &after, messages, threads, spin)
         },
         machine: Machine::between(&before, &after),
-        latency: rate.map(|_| Percentiles::of(&latency)),
-        lateness: rate.map(|_| Percentiles::of(&lateness)),
-        held_messages: held,
-        unsent_messages: unsent,
-        rate_kept: rate.map(|_| unsent == 0),
+        passed: checks.passed() && messages > 0 && !timing.is_empty(),
+        timing,
         checks,
         first_refusal: refusal,
-        passed: checks.passed(),
     })
 }
 
@@ -208,23 +196,11 @@ impl fmt::Display for TrafficReport {
         let load =
             format!("{senders} senders, {window_messages} messages of {size_bytes} bytes in flight for each");
         row(formatter, self.bench, &format_args!("{load}{acknowledged}"))?;
-        if let Some(rate) = self.rate_messages_per_s {
-            let is_kept = self.rate_kept != Some(false);
-            let note = if is_kept { "" } else { "; rate not kept: the percentiles are lower bounds" };
-            row(formatter, "asked for", &format_args!("{rate} messages/s{note}"))?;
-        }
+        self.timing.rate_row(formatter)?;
         let rate = format_args!("{:.0}  ({messages} in {seconds:.2} s)", self.messages_per_s);
         row(formatter, "messages/s", &rate)?;
         row(formatter, "MB/s", &format_args!("{:.1}  (of data)", self.data_mb_per_s))?;
-        if let Some(latency) = &self.latency {
-            row(formatter, "latency µs", latency)?;
-        }
-        if let Some(lateness) = &self.lateness {
-            let Self { held_messages, unsent_messages, .. } = self;
-            let held =
-                format_args!("{lateness}; {held_messages} held back, {unsent_messages} not sent by the end");
-            row(formatter, "sent late µs", &held)?;
-        }
+        self.timing.rows(formatter)?;
         if let Some(gateway) = &self.gateway {
             row(formatter, "gateway", gateway)?;
         }
@@ -233,7 +209,7 @@ impl fmt::Display for TrafficReport {
         if let Some(refusal) = &self.first_refusal {
             row(formatter, "refused", refusal)?;
         }
-        write!(formatter, "{:<13}{checks}", "checks")
+        verdict(formatter, checks, *messages == 0 || self.timing.is_empty())
     }
 }
 

@@ -84,10 +84,11 @@ fn consistent(report: &Value) {
     assert!(number(report, "/gateway/resident_kib") > 1024.0, "{report:#}");
 }
 
-/// What a distribution of times has to hold. Returns how many times there are.
+/// What a distribution of times has to hold, of at least 100. Returns how many times there are.
 fn ordered(report: &Value, name: &str) -> u64 {
     let of = |percentile: &str| number(report, &format!("/{name}/{percentile}_us"));
-    let times = ["p50", "p90", "p99", "p99.9", "max"].map(of);
+    // A p99.9 there is of a thousand only.
+    let times = ["p50", "p90", "p99", "max"].map(of);
     assert!(times[0] > 0.0 && times.is_sorted(), "{name}: {report:#}");
     count(report, &format!("/{name}/count"))
 }
@@ -209,7 +210,15 @@ fn services_that_were_all_cut_off_are_back_without_a_loss() {
     assert_eq!(log.matches(" is resumed: it came back").count(), 30);
     assert!(log.matches(" is away: its connection was lost").count() >= 15, "{report:#}");
     assert_eq!((count(&report, "/services"), count(&report, "/not_resumed")), (30, 0));
-    assert_eq!(ordered(&report, "back"), 30);
+    assert_eq!(count(&report, "/back/count"), 30);
+    assert!(report["back"]["p99_us"].is_null(), "{report:#}");
+    // The load's own share is told, as `latency` does.
+    assert!(number(&report, "/generator/cpu_percent") > 0.0, "{report:#}");
+    let (late, held) = (count(&report, "/lateness/count"), count(&report, "/held_messages"));
+    // What is in doubt never came, and has no latency.
+    let (latencies, in_doubt) = (count(&report, "/latency/count"), count(&report, "/checks/in_doubt"));
+    assert!(latencies <= late + held && latencies + in_doubt >= late + held, "{report:#}");
+    assert_eq!(report["rate_kept"], count(&report, "/unsent_messages") == 0, "{report:#}");
     let slowest = number(&report, "/back/max_us") / 1e3;
     assert!((number(&report, "/all_back_ms") - slowest).abs() <= 0.01 * slowest, "{report:#}");
     // As many as were due in the second, the cut included.
@@ -232,7 +241,7 @@ fn the_services_identify_with_a_token_where_one_is_wanted() {
     let credentials = entry("bench", "the-bench-token", "names = [\"bench-*\"]\nsend = [\"*\"]");
     let guarded = Guarded::start(&credentials, &[]);
     let address = guarded.gateway.address();
-    let line = "pairs -P 1 --seconds 0.1";
+    let line = "pairs -P 1 --seconds 0.5";
     let (code, stdout, stderr) =
         run_beside(&guarded.gateway, address, &format!("{line} --token the-bench-token"));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
@@ -246,7 +255,7 @@ fn the_services_identify_with_a_token_where_one_is_wanted() {
 #[test]
 fn nothing_of_a_bench_stays_in_the_gateway() {
     let gateway = Gateway::start(&[]);
-    for line in ["pairs -P 2 --seconds 0.1", "idle --connections 20 --seconds 0.1"] {
+    for line in ["pairs -P 2 --seconds 0.5", "idle --connections 20 --seconds 0.1"] {
         let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), line);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
         eventually("all have left for good", || {

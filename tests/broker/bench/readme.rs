@@ -33,7 +33,8 @@ fn shortened(command: &str) -> Vec<String> {
         None if flag == "--seconds" => words.extend([flag.to_owned(), value.to_owned()]),
         None => {}
     };
-    set("--seconds", "0.2");
+    // A busy machine may measure nothing in less.
+    set("--seconds", "1");
     set("--rate", "300");
     set("--connections", "40");
     if command.contains("reconnect") {

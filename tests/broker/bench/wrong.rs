@@ -186,6 +186,21 @@ fn what_cannot_be_printed_is_one_line_on_stderr() {
 }
 
 #[test]
+fn a_run_in_which_nothing_was_measured_fails() {
+    // One message in 100 s, the first at once: none is due in the measured time.
+    let line = "--spawn --rate 0.01 --seconds 0.1";
+    for bench in ["latency -P 1", "pairs -P 1", "reconnect --services 2"] {
+        let (code, stdout, stderr) = run(&format!("{bench} {line}"));
+        assert_eq!(code, Some(1), "{bench}: {stdout}{stderr}");
+        assert!(stdout.contains("checks       FAILED: nothing was measured: "), "{bench}: {stdout}");
+        let (_, stdout, _) = run(&format!("{bench} {line} --json"));
+        let report: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((count(&report, "/latency/count"), &report["passed"]), (0, &false.into()), "{report:#}");
+        assert!(report["latency"]["p50_us"].is_null(), "{report:#}");
+    }
+}
+
+#[test]
 fn idle_connections_to_a_gateway_that_stands_still_fail() {
     let gateway = Gateway::start(&[]);
     let url = format!("ws://{}/gateway", gateway.address());
