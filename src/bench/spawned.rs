@@ -26,6 +26,8 @@ pub(super) struct Spawned {
     child: Child,
     address: String,
     pid: u32,
+    /// What it logged before it listened: it may explain what fails later.
+    beginning: String,
     log: Arc<Mutex<VecDeque<String>>>,
 }
 
@@ -51,10 +53,10 @@ impl Spawned {
         let mut lines = BufReader::new(stderr).lines();
         let address = timeout(START_PATIENCE, address(&mut lines)).await;
         let address = address.unwrap_or_else(|_| Err("it does not say where it listens".to_owned()));
-        let address = address.map_err(failed)?;
+        let (address, beginning) = address.map_err(failed)?;
         let log = Arc::new(Mutex::new(VecDeque::new()));
         tokio::spawn(keep(lines, Arc::clone(&log)));
-        Ok(Self { child, address, pid, log })
+        Ok(Self { child, address, pid, beginning, log })
     }
 
     pub(super) fn url(&self) -> String {
@@ -65,10 +67,11 @@ impl Spawned {
         self.pid
     }
 
-    /// The end of its log.
+    /// The beginning and the end of its log.
     pub(super) fn log(&self) -> String {
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+        let end = log.iter().flat_map(|line| [line.as_str(), "\n"]);
+        [self.beginning.as_str()].into_iter().chain(end).collect()
     }
 
     /// Stops it by SIGTERM; an exit code other than 0 is an error.
@@ -85,12 +88,12 @@ impl Spawned {
     }
 }
 
-/// Reads the log as far as the line that tells the address.
-async fn address(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<String, String> {
+/// Reads the log as far as the line that tells the address. Returns that, and what stood before.
+async fn address(lines: &mut Lines<BufReader<ChildStderr>>) -> Result<(String, String), String> {
     let mut before = String::new();
     while let Ok(Some(line)) = lines.next_line().await {
         if let Some((_, address)) = line.split_once(LISTENING) {
-            return Ok(address.trim().to_owned());
+            return Ok((address.trim().to_owned(), before));
         }
         before += &line;
         before.push('\n');

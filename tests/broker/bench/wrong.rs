@@ -140,6 +140,27 @@ fn a_flag_that_is_out_of_range_is_named_with_what_it_may_be() {
 }
 
 #[test]
+fn what_a_gateway_said_before_it_listened_is_told_where_it_fails() {
+    let script = "ulimit -n 1100; exec \"$0\" bench idle --spawn --connections 10 --seconds 3600";
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(Gateway::command().get_program()).stdin(Stdio::null());
+    let bench = shell.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let gateway = eventually("a gateway is started", || child_of(bench.id()));
+    eventually("services connect", || (sockets(bench.id()) > 10).then_some(()));
+    kill(gateway, Signal::SIGKILL).unwrap();
+    let (code, _, stderr) = end(bench);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("max_connections is lowered from 10000 to "), "{stderr}");
+}
+
+/// How many a process has open.
+fn sockets(process: u32) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let targets = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[test]
 fn more_connections_than_there_are_descriptors_for_are_refused_at_once() {
     for (line, most) in [
         ("soak --spawn --services 200", 102),
