@@ -57,9 +57,9 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
             Ok(report.passed)
         }
         Bench::Scaling(typed) => {
-            let report = scaling(&typed).await?;
+            let (report, broken) = scaling(&typed).await?;
             print_line(&json(&report))?;
-            Ok(report.passed)
+            broken.map_or(Ok(report.passed), Err)
         }
         Bench::Plot(typed) => plot(&typed).map(|()| true),
         Bench::Soak(typed) => {

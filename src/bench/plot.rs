@@ -56,6 +56,12 @@ pub(super) fn plot(typed: &BenchPlot) -> Result<(), BenchError> {
     if report.points.is_empty() || report.points.iter().any(|point| point.pairs == 0) {
         return Err(failed(from, "expected points with 1 pair or more".to_owned()));
     }
+    if !report.is_whole {
+        return Err(failed(
+            from,
+            "expected all cases, but something failed or interrupted it; measure again".to_owned(),
+        ));
+    }
     if !report.passed {
         return Err(failed(
             from,
@@ -128,8 +134,7 @@ fn curve<'a>(
     for point in points {
         let (x, Spread { median, min, max }) = (axes.x(point.pairs), figure(point));
         line(out, &format!("bar c{colour}"), (x, axes.y(min)), (x, axes.y(max)));
-        let is_limited = point.rounds_limited_by_generator > 0;
-        let fill = if is_limited { "limited".to_owned() } else { format!("f{colour}") };
+        let fill = if is_limited(point) { "limited".to_owned() } else { format!("f{colour}") };
         put(
             out,
             format_args!(
@@ -152,10 +157,15 @@ fn legend(out: &mut String, report: &ScalingReport) {
     let ScalingReport { size_bytes, rounds, seconds, cores, .. } = report;
     let mut note =
         format!("{size_bytes} bytes, median of {rounds} × {seconds} s, {cores} cores shared with the load");
-    if report.points.iter().any(|point| point.rounds_limited_by_generator > 0) {
-        note.push_str("; hollow: the load was the limit");
+    if report.points.iter().any(is_limited) {
+        note.push_str("; hollow: the load was the limit, or no core was free");
     }
     text(out, x, 32.0, "start", "legend", &note);
+}
+
+/// Whether the gateway may have done more, in some round.
+fn is_limited(point: &Point) -> bool {
+    point.rounds_limited_by_generator + point.rounds_without_free_core > 0
 }
 
 /// Where things are in one panel.
@@ -259,7 +269,9 @@ mod tests {
             gateway_cpu_percent: spread(50.0),
             generator_cpu_us_per_message: spread(0.3),
             others_cpu_percent: spread(5.0),
+            rounds_measured: 3,
             rounds_limited_by_generator: limited,
+            rounds_without_free_core: 0,
         }
     }
 
@@ -272,6 +284,7 @@ mod tests {
             cores: 2,
             generator_threads: 1,
             points,
+            is_whole: true,
             passed: true,
         }
     }
@@ -291,10 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn a_point_that_the_load_limited_is_hollow() {
-        let svg = svg(&report(vec![point(1, 1, 1), point(1, 8, 0)]));
-        assert_eq!(svg.matches(r#"<circle class="limited"#).count(), 2, "{svg}");
-        assert!(svg.contains("hollow: the load was the limit"));
+    fn a_point_that_the_load_or_the_machine_limited_is_hollow() {
+        let full = Point { rounds_without_free_core: 1, ..point(1, 64, 0) };
+        let svg = svg(&report(vec![point(1, 1, 1), point(1, 8, 0), full]));
+        assert_eq!(svg.matches(r#"<circle class="limited"#).count(), 4, "{svg}");
+        assert!(svg.contains("hollow: the load was the limit, or no core was free"));
     }
 
     #[test]

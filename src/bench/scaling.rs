@@ -4,6 +4,8 @@
 //! machine that grows slow for a minute spoils one round of many cases, and not all rounds of one. The median
 //! counts. At most 32,768 messages are in flight, however many pairs there are: up to 32 pairs
 //! have 1,024 each, 512 pairs 64 and 4,096 pairs 8.
+//!
+//! It takes minutes: what is measured when a case fails, or when it is interrupted, is told all the same.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,9 @@ pub(super) struct ScalingReport {
     pub(super) generator_threads: u32,
     /// By workers, then by pairs.
     pub(super) points: Vec<Point>,
+    /// Whether each case was measured in each round. Otherwise something failed, or it was interrupted.
+    #[serde(default = "whole")]
+    pub(super) is_whole: bool,
     pub(super) passed: bool,
 }
 
@@ -54,8 +59,19 @@ pub(super) struct Point {
     pub(super) generator_cpu_us_per_message: Spread,
     /// Of one core, by processes other than the gateway and the load.
     pub(super) others_cpu_percent: Spread,
+    /// Rounds that were measured.
+    #[serde(default)]
+    pub(super) rounds_measured: u32,
     /// Rounds in which the load had no time left.
     pub(super) rounds_limited_by_generator: u32,
+    /// Rounds in which gateway, load and others had next to no core left.
+    #[serde(default)]
+    pub(super) rounds_without_free_core: u32,
+}
+
+/// What was written before it was told was always whole.
+fn whole() -> bool {
+    true
 }
 
 /// A figure over some rounds.
@@ -81,14 +97,43 @@ impl Spread {
     }
 }
 
-/// Measures all cases. An `Ok` still has to be asked whether it `passed`.
-pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, BenchError> {
+/// One case, and its rounds so far.
+struct Case {
+    workers: u32,
+    pairs: u32,
+    rounds: Vec<TrafficReport>,
+}
+
+/// Measures all cases, as far as that goes. The report still has to be asked whether it `passed`, and why it is not
+/// whole stands beside it.
+pub(super) async fn scaling(typed: &BenchScaling) -> Result<(ScalingReport, Option<BenchError>), BenchError> {
     let size = checked_size(typed.size)?;
-    let cases: Vec<(u32, u32)> =
-        typed.workers.iter().flat_map(|workers| typed.pairs.iter().map(|pairs| (*workers, *pairs))).collect();
-    let mut rounds: Vec<Vec<TrafficReport>> = vec![Vec::new(); cases.len()];
+    let case = |workers: &u32, pairs: &u32| Case { workers: *workers, pairs: *pairs, rounds: Vec::new() };
+    let mut cases: Vec<Case> =
+        typed.workers.iter().flat_map(|workers| typed.pairs.iter().map(|it| case(workers, it))).collect();
+    let broken = measure(typed, size, &mut cases).await.err();
+    let is_whole = broken.is_none();
+    let report = ScalingReport {
+        bench: "scaling".to_owned(),
+        size_bytes: size,
+        seconds: typed.seconds.0.as_secs_f64(),
+        rounds: typed.rounds,
+        cores: cores(),
+        generator_threads: typed.threads,
+        points: cases.iter().filter(|case| !case.rounds.is_empty()).map(point).collect(),
+        is_whole,
+        passed: is_whole && cases.iter().flat_map(|case| &case.rounds).all(|report| report.passed),
+    };
+    // Without a point there is only the error to tell.
+    match broken {
+        Some(error) if report.points.is_empty() => Err(error),
+        broken => Ok((report, broken)),
+    }
+}
+
+async fn measure(typed: &BenchScaling, size: usize, cases: &mut [Case]) -> Result<(), BenchError> {
     for round in 1..=typed.rounds {
-        for ((workers, pairs), reports) in cases.iter().zip(&mut rounds) {
+        for Case { workers, pairs, rounds } in &mut *cases {
             let progress = Progress::new("scaling");
             progress.tell(&format!("round {round} of {}: {pairs} pairs, {workers} workers", typed.rounds));
             let report = traffic(wish(typed, size, *pairs), &spawned(*workers)).await?;
@@ -98,22 +143,10 @@ pub(super) async fn scaling(typed: &BenchScaling) -> Result<ScalingReport, Bench
                     "gateway: {pairs} pairs, {workers} workers, round {round} did not pass:\n{report}"
                 ));
             }
-            reports.push(report);
+            rounds.push(report);
         }
     }
-    let passed = rounds.iter().flatten().all(|report| report.passed);
-    let points =
-        cases.iter().zip(&rounds).map(|((workers, pairs), reports)| point(*workers, *pairs, reports));
-    Ok(ScalingReport {
-        bench: "scaling".to_owned(),
-        size_bytes: size,
-        seconds: typed.seconds.0.as_secs_f64(),
-        rounds: typed.rounds,
-        cores: cores(),
-        generator_threads: typed.threads,
-        points: points.collect(),
-        passed,
-    })
+    Ok(())
 }
 
 fn wish(typed: &BenchScaling, size: usize, pairs: u32) -> Wish {
@@ -139,12 +172,16 @@ fn spawned(workers: u32) -> Target {
     Target { url: String::new(), pid: None, spawn: true, workers: Some(workers), token: None }
 }
 
-fn point(workers: u32, pairs: u32, reports: &[TrafficReport]) -> Point {
+fn point(case: &Case) -> Point {
+    let Case { workers, pairs, rounds: reports } = case;
+    let (workers, pairs) = (*workers, *pairs);
     let spread = |figure: &dyn Fn(&TrafficReport) -> f64| Spread::of(reports.iter().map(figure).collect());
     let gateway = |figure: fn(&super::report::GatewayUse) -> f64| {
         spread(&move |report: &TrafficReport| report.gateway.as_ref().map_or(0.0, figure))
     };
-    let limited = reports.iter().filter(|report| report.generator.is_limit).count();
+    let count = |is_so: fn(&&TrafficReport) -> bool| {
+        u32::try_from(reports.iter().filter(is_so).count()).unwrap_or(u32::MAX)
+    };
     Point {
         workers,
         pairs,
@@ -157,7 +194,9 @@ fn point(workers: u32, pairs: u32, reports: &[TrafficReport]) -> Point {
             report.generator.cpu_us_per_message.unwrap_or_default()
         }),
         others_cpu_percent: spread(&|report| report.machine.others_cpu_percent.unwrap_or_default()),
-        rounds_limited_by_generator: u32::try_from(limited).unwrap_or(u32::MAX),
+        rounds_measured: count(|_| true),
+        rounds_limited_by_generator: count(|report| report.generator.is_limit),
+        rounds_without_free_core: count(|report| report.machine.no_core_free),
     }
 }
 

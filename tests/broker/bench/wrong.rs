@@ -263,6 +263,20 @@ fn child_of(parent: u32) -> Option<Pid> {
 }
 
 #[test]
+fn what_a_scaling_has_measured_is_told_where_it_is_interrupted() {
+    let bench = start("scaling --pairs 1,2 --workers 1 --rounds 1000 --seconds 0.1");
+    let first = eventually("a gateway is started", || child_of(bench.id()));
+    eventually("the next one is started", || child_of(bench.id()).filter(|next| *next != first));
+    kill(Pid::from_raw(bench.id().cast_signed()), Signal::SIGINT).unwrap();
+    let (code, stdout, stderr) = end(bench);
+    assert_eq!((code, stderr.as_str()), (Some(1), "gateway: it was interrupted\n"), "{stdout}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["is_whole"], &report["passed"]), (&false.into(), &false.into()), "{report:#}");
+    assert_eq!(count(&report, "/points/0/pairs"), 1, "{report:#}");
+    assert!(count(&report, "/points/0/rounds_measured") >= 1, "{report:#}");
+}
+
+#[test]
 fn a_gateway_that_was_started_for_a_bench_does_not_outlive_it() {
     for stop in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGHUP] {
         let bench = start("pairs -P 1 --seconds 3600 --spawn");
