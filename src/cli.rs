@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, path::PathBuf, p
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, value_parser};
 
 pub use self::bench::{
-    Bench, BenchFanIn, BenchIdle, BenchLatency, BenchPairs, BenchPlot, BenchReconnect, BenchScaling,
-    BenchSoak, Load, Target,
+    Bench, BenchFanIn, BenchGateway, BenchIdle, BenchLatency, BenchPairs, BenchPlot, BenchReconnect,
+    BenchScaling, BenchSoak, Load, Target,
 };
 pub use self::token::{ApiWord, NewToken, NoToken, OpsWord, new_token};
 use crate::config::{Config, ConfigError, Loaded, SETTINGS, Setting, Sources};

@@ -12,6 +12,7 @@ use super::idle::idle;
 use super::plot::plot;
 use super::reconnect::reconnect;
 use super::scaling::scaling;
+use super::spawned::become_gateway;
 use super::traffic::{Wish, traffic};
 use super::{BenchError, SoakOptions, SoakReport, Subject, soak, wrong_option};
 use crate::cli::{Bench, BenchSoak, Target};
@@ -62,6 +63,7 @@ async fn passed(typed: Bench) -> Result<bool, BenchError> {
             broken.map_or(Ok(report.passed), Err)
         }
         Bench::Plot(typed) => plot(&typed).map(|()| true),
+        Bench::Gateway(typed) => Err(become_gateway(&typed)),
         Bench::Soak(typed) => {
             let is_json = typed.json;
             let report = soaked(typed).await?;

@@ -1,17 +1,20 @@
 //! A gateway of one's own: the same executable, on a port that is free.
 
 use std::collections::VecDeque;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 use super::BenchError;
+use crate::cli::BenchGateway;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// More than `stop_ms` and the gateway's own grace for closing.
@@ -37,6 +40,8 @@ impl Spawned {
         let failed = |reason: String| BenchError::Spawn { reason };
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(program)
+            // It becomes the gateway: see `become_gateway`.
+            .args(["bench", "gateway", &std::process::id().to_string()])
             .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn,gateway::server=info"])
             .args(flags)
             .stdin(Stdio::null())
@@ -85,6 +90,25 @@ impl Spawned {
             Ok(Err(error)) => Err(stopped(error.to_string(), self.log())),
             Err(_) => Err(stopped(format!("still there after {} s", STOP_PATIENCE.as_secs()), self.log())),
         }
+    }
+}
+
+/// Turns this process, which a bench has started, into a gateway that the kernel kills when the bench ends, in whatever
+/// way: one that is killed can stop nothing any more. Only the process itself can ask for that, and it
+/// outlasts exec(2). Returns why it could not.
+pub(super) fn become_gateway(typed: &BenchGateway) -> BenchError {
+    let failed = |reason: String| BenchError::Spawn { reason };
+    // It is tied to the thread that started this process: of a bench, its first one, which lasts.
+    if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
+        return failed(error.to_string());
+    }
+    // It may have ended before that was asked for.
+    if getppid() != Pid::from_raw(typed.bench.cast_signed()) {
+        return failed(format!("process {}, for which it is, has ended", typed.bench));
+    }
+    match std::env::current_exe() {
+        Ok(program) => failed(std::process::Command::new(program).args(&typed.arguments).exec().to_string()),
+        Err(error) => failed(error.to_string()),
     }
 }
 

@@ -34,6 +34,9 @@ pub enum Bench {
     /// keeps.
     #[command(after_help = "Example: gateway bench soak --spawn --minutes 15")]
     Soak(BenchSoak),
+    /// A gateway for a bench, which does not outlive it. What benches start, and nobody else.
+    #[command(hide = true)]
+    Gateway(BenchGateway),
 }
 
 /// Which gateway is measured.
@@ -279,6 +282,17 @@ pub struct BenchSoak {
     pub json: bool,
 }
 
+/// `gateway bench gateway`
+#[derive(Debug, Clone, PartialEq, Eq, Args)]
+pub struct BenchGateway {
+    /// The bench's process id.
+    #[arg(value_name = "PID")]
+    pub bench: u32,
+    /// What the gateway is started with.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub arguments: Vec<std::ffi::OsString>,
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -306,8 +320,9 @@ mod tests {
     #[test]
     fn each_example_is_what_it_is_an_example_of() {
         let command = Typed::command();
-        assert_eq!(command.get_subcommands().count(), 8);
-        for bench in command.get_subcommands() {
+        let shown = || command.get_subcommands().filter(|bench| !bench.is_hide_set());
+        assert_eq!(shown().count(), 8);
+        for bench in shown() {
             let help = bench.get_after_help().unwrap_or_else(|| panic!("{bench} has no example")).to_string();
             let example = help.strip_prefix("Example: gateway ").expect("an example");
             assert!(example.starts_with(&format!("bench {} ", bench.get_name())), "{example}");
