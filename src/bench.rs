@@ -10,6 +10,7 @@
 //! | [`load`] | the services of all of these but the soak |
 //! | [`checker`], [`sequence`], [`deliveries`], [`receipts`], [`pattern`] | numbered messages, and what is wrong with those that arrived |
 //! | [`gateway`], [`spawned`], [`process`], [`http`] | the gateway, maybe one of one's own; what its process uses; what it tells |
+//! | [`hints`] | which flag mends what a gateway refuses |
 //! | [`report`], [`times`], [`progress`], [`slope`] | figures; how long messages took; how far a run is; whether something grows |
 //!
 //! Not for absolute peaks: load and check run on the same machine and share its cores with the
@@ -20,6 +21,7 @@ mod checker;
 mod command;
 mod deliveries;
 mod gateway;
+mod hints;
 mod http;
 mod idle;
 mod load;
@@ -69,7 +71,7 @@ pub enum BenchError {
     NotGathered { seconds: u64, faults: String },
     #[error("{error}; the end of the gateway's log:\n{log}")]
     Broken { error: Box<BenchError>, log: String },
-    #[error("{name}: {error}")]
+    #[error("{name}: {}", hints::told(error))]
     Client { name: String, error: ClientError },
     #[error("{name}: the connection ended")]
     Ended { name: String },

@@ -86,7 +86,10 @@ impl Gateway {
         let log = spawned.log();
         match ran {
             Ok(report) => spawned.stop().await.map(|()| report),
-            Err(BenchError::Interrupted) => spawned.stop().await.and(Err(BenchError::Interrupted)),
+            // That is none of the gateway's doing.
+            Err(error @ (BenchError::Interrupted | BenchError::Option { .. })) => {
+                spawned.stop().await.and(Err(error))
+            }
             Err(error) => Err(BenchError::Broken { error: error.into(), log }),
         }
     }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::http::Uri;
 
-use super::BenchError;
+use super::{BenchError, hints};
 use crate::client::Secret;
 
 /// The longest that an answer may take.
@@ -93,8 +93,9 @@ impl Http {
 fn body(answer: &str) -> Result<String, String> {
     let (head, body) = answer.split_once("\r\n\r\n").ok_or("the answer ends within its head")?;
     let (status, headers) = head.split_once("\r\n").unwrap_or((head, ""));
-    if status.split(' ').nth(1) != Some("200") {
-        return Err(format!("{status}: {body:.256}"));
+    let code = status.split(' ').nth(1).unwrap_or_default();
+    if code != "200" {
+        return Err(hints::with(format!("{status}: {body:.256}"), hints::for_status(code)));
     }
     let length = headers.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -135,6 +136,10 @@ mod tests {
         for (answer, reason) in [
             ("HTTP/1.1 200 OK\r\ncontent-le", "within its head"),
             ("HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\nok\n", "Some(30) bytes were announced, 3 came"),
+            (
+                "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno",
+                "401 Unauthorized: no; --token is the credential's token",
+            ),
             (
                 "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno",
                 "503 Service Unavailable: no",

@@ -2,41 +2,47 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{Arg, ArgGroup, Args, Subcommand, value_parser};
 
 /// `gateway bench`
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Bench {
     /// Pairs of services, one sending to the other as fast as it takes them.
-    #[command(after_help = "Example: gateway bench pairs --spawn --workers 1 --pairs 8 --size 1024")]
+    #[command(after_help = "Example: gateway bench pairs --spawn --workers 1 --pairs 8 --size 1024", mut_args = number)]
     Pairs(BenchPairs),
     /// Many services that send to one, as fast as it takes them.
-    #[command(after_help = "Example: gateway bench fan-in --spawn --services 64")]
+    #[command(after_help = "Example: gateway bench fan-in --spawn --services 64", mut_args = number)]
     FanIn(BenchFanIn),
     /// How long messages take at a fixed rate, counted from when each was due.
-    #[command(after_help = "Example: gateway bench latency --spawn --rate 20000 --seconds 10")]
+    #[command(after_help = "Example: gateway bench latency --spawn --rate 20000 --seconds 10", mut_args = number)]
     Latency(BenchLatency),
     /// Services that do nothing: how fast they connect, and what memory each takes.
-    #[command(after_help = "Example: gateway bench idle --spawn --connections 5000")]
+    #[command(after_help = "Example: gateway bench idle --spawn --connections 5000", mut_args = number)]
     Idle(BenchIdle),
     /// All connections are cut at once amid messages; how long until every service has resumed its
     /// session, and whether a message was lost.
-    #[command(after_help = "Example: gateway bench reconnect --spawn --services 1000 --rate 5000")]
+    #[command(after_help = "Example: gateway bench reconnect --spawn --services 1000 --rate 5000", mut_args = number)]
     Reconnect(BenchReconnect),
     /// Throughput and CPU time for each message from 1 to 4,096 pairs of services, with one worker
     /// and with two. Writes JSON, which `gateway bench plot` draws.
-    #[command(after_help = "Example: gateway bench scaling > scaling.json")]
+    #[command(after_help = "Example: gateway bench scaling > scaling.json", mut_args = number)]
     Scaling(BenchScaling),
     /// Draw what `gateway bench scaling` wrote, as SVG.
     #[command(after_help = "Example: gateway bench plot scaling.json -o scaling.svg")]
     Plot(BenchPlot),
     /// Services that come and go for a long time; every message is checked, and so is what the gateway
     /// keeps.
-    #[command(after_help = "Example: gateway bench soak --spawn --minutes 15")]
+    #[command(after_help = "Example: gateway bench soak --spawn --minutes 15", mut_args = number)]
     Soak(BenchSoak),
     /// A gateway for a bench, which does not outlive it. What benches start, and nobody else.
     #[command(hide = true)]
     Gateway(BenchGateway),
+}
+
+/// `--rate -5` is a wrong value, not an unknown flag.
+fn number(flag: Arg) -> Arg {
+    let takes_value = flag.get_action().takes_values();
+    flag.allow_negative_numbers(takes_value)
 }
 
 /// Which gateway is measured.
@@ -56,8 +62,8 @@ pub struct Target {
     /// How many workers that gateway has.
     #[arg(long, requires = "spawn", conflicts_with_all = ["pid", "url"], value_parser = value_parser!(u32).range(1..=1024))]
     pub workers: Option<u32>,
-    /// What the services identify with, where the gateway wants credentials; it must let them be
-    /// `bench-*`.
+    /// What the services identify with, where the gateway wants credentials: the token of one that permits the names
+    /// `bench-*` and sending to `bench-*`.
     #[arg(long)]
     pub token: Option<String>,
 }
@@ -244,16 +250,17 @@ pub struct BenchPlot {
 
 /// `gateway bench soak`
 #[derive(Debug, Clone, PartialEq, Args)]
+#[command(group = ArgGroup::new("gateway").args(["pid", "spawn"]).required(true))]
 pub struct BenchSoak {
     /// Where the gateway listens; `ws://` only, not `wss://`.
     #[arg(long, default_value = "ws://127.0.0.1:7117/gateway", conflicts_with = "spawn")]
     pub url: String,
     /// The gateway's process id, to see its memory and descriptors. It must have no other services.
-    #[arg(long, required_unless_present = "spawn")]
+    #[arg(long)]
     pub pid: Option<u32>,
     /// Start a gateway for it, with short windows and small mailboxes, and stop it at the end. Its other
     /// settings can be given by variables.
-    #[arg(long, conflicts_with = "pid")]
+    #[arg(long)]
     pub spawn: bool,
     /// How many workers that gateway has.
     #[arg(long, requires = "spawn", conflicts_with_all = ["pid", "url"], value_parser = value_parser!(u32).range(1..=1024))]
@@ -294,100 +301,4 @@ pub struct BenchGateway {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use clap::{CommandFactory, Parser};
-
-    use super::*;
-
-    #[derive(Debug, Parser)]
-    struct Typed {
-        #[command(subcommand)]
-        bench: Bench,
-    }
-
-    fn parsed(line: &str) -> Bench {
-        let typed = Typed::try_parse_from(line.split(' '));
-        typed.unwrap_or_else(|error| panic!("{line}: {error}")).bench
-    }
-
-    fn refused(line: &str) -> String {
-        let typed = Typed::try_parse_from(line.split(' '));
-        typed.expect_err(line).to_string()
-    }
-
-    #[test]
-    fn each_example_is_what_it_is_an_example_of() {
-        let command = Typed::command();
-        let shown = || command.get_subcommands().filter(|bench| !bench.is_hide_set());
-        assert_eq!(shown().count(), 8);
-        for bench in shown() {
-            let help = bench.get_after_help().unwrap_or_else(|| panic!("{bench} has no example")).to_string();
-            let example = help.strip_prefix("Example: gateway ").expect("an example");
-            assert!(example.starts_with(&format!("bench {} ", bench.get_name())), "{example}");
-            parsed(example.split(" > ").next().unwrap());
-        }
-    }
-
-    #[test]
-    fn pairs_have_their_defaults() {
-        let Bench::Pairs(pairs) = parsed("bench pairs") else { panic!("pairs") };
-        assert_eq!((pairs.pairs, pairs.window, pairs.rate, pairs.ack), (8, 1024, None, false));
-        let seconds = Seconds(Duration::from_secs(5));
-        assert_eq!(pairs.load, Load { size: 256, seconds, threads: 1, spin: false, json: false });
-        let url = "ws://127.0.0.1:7117/gateway".to_owned();
-        assert_eq!(pairs.target, Target { url, pid: None, spawn: false, workers: None, token: None });
-    }
-
-    #[test]
-    fn a_gateway_is_either_there_or_started() {
-        for other in ["--pid 1", "--url ws://x/gateway"] {
-            assert!(refused(&format!("bench idle --spawn {other}")).contains("cannot be used with"));
-        }
-        assert!(refused("bench idle --workers 2").contains("--spawn"));
-        for other in ["--pid 1", "--url ws://x/gateway"] {
-            assert!(refused(&format!("bench idle {other} --workers 2")).contains("cannot be used with"));
-        }
-    }
-
-    #[test]
-    fn no_more_threads_are_asked_for_than_can_run() {
-        for bench in ["pairs", "idle", "scaling"] {
-            parsed(&format!("bench {bench} --threads 256"));
-            assert!(refused(&format!("bench {bench} --threads 257")).contains("1..=256"), "{bench}");
-        }
-    }
-
-    #[test]
-    fn no_bench_has_more_services_than_the_others_can_have() {
-        for line in ["soak --spawn --services", "fan-in --services", "reconnect --services", "pairs --pairs"]
-        {
-            parsed(&format!("bench {line} 100000"));
-            assert!(refused(&format!("bench {line} 100001")).contains("..=100000"), "{line}");
-        }
-        assert!(refused("bench soak --spawn --services 19").contains("20..=100000"));
-    }
-
-    #[test]
-    fn seconds_are_a_number_within_bounds() {
-        let Bench::Latency(latency) = parsed("bench latency --seconds 0.25") else { panic!("latency") };
-        assert_eq!(latency.load.seconds, Seconds(Duration::from_millis(250)));
-        for wrong in ["0", "-1", "x", "NaN", "1e9"] {
-            let error = refused(&format!("bench latency --seconds={wrong}"));
-            assert!(error.contains("a number of seconds from 0.001 to 86400"), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_soak_has_its_defaults_and_needs_a_gateway() {
-        let Bench::Soak(soak) = parsed("bench soak --spawn") else { panic!("soak") };
-        assert!(soak.spawn && soak.pid.is_none() && soak.seed.is_none());
-        assert_eq!((soak.services, soak.interval), (200, 10));
-        assert!((soak.minutes - 15.0).abs() < f64::EPSILON && (soak.rate - 3000.0).abs() < f64::EPSILON);
-        assert!(refused("bench soak").contains("--pid <PID>"));
-        assert!(refused("bench soak --spawn --pid 1").contains("cannot be used with"));
-        assert!(refused("bench soak --spawn --url ws://x/").contains("cannot be used with"));
-        assert!(refused("bench soak --pid 1 --workers 2").contains("cannot be used with"));
-    }
-}
+mod tests;

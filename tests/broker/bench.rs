@@ -248,7 +248,7 @@ fn the_services_identify_with_a_token_where_one_is_wanted() {
     for other in ["", " --token another"] {
         let (code, _, stderr) = run_beside(&guarded.gateway, address, &format!("{line}{other}"));
         assert_eq!(code, Some(1), "{stderr}");
-        assert!(stderr.contains("(unauthorized)"), "{stderr}");
+        assert!(stderr.contains("(unauthorized); --token is"), "{stderr}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::wire::Wire;
-use crate::bench::BenchError;
+use crate::bench::{BenchError, wrong_option};
 use crate::client::{Accepted, Event, Rejected};
 use crate::protocol::op::Opcode;
 
@@ -63,12 +63,26 @@ impl Engine {
             return Err(self.misread(place));
         }
         let accepted: Accepted = op.read().map_err(failed)?;
+        self.fits(place, accepted.max_message_bytes)?;
+        let service = &mut self.services[place];
         let is_resumed = accepted.resumed;
         service.accepted(accepted);
         self.connecting -= 1;
         self.came(is_resumed);
         self.can_send(place);
         Ok(())
+    }
+
+    /// A message that is too big would end its connection, mostly before the gateway's word for it is read.
+    fn fits(&self, place: usize, most: u64) -> Result<(), BenchError> {
+        let bytes = self.services[place].outgoing.as_ref().map_or(0, |outgoing| outgoing.message_bytes);
+        if bytes as u64 <= most {
+            return Ok(());
+        }
+        let expected = format!(
+            "smaller: a whole message may have {most} bytes (the gateway's max_message_bytes) and has {bytes}"
+        );
+        Err(wrong_option("size", expected, self.plan.size))
     }
 
     fn came(&mut self, is_resumed: bool) {

@@ -10,6 +10,8 @@ use super::frame::{self, TEXT};
 pub(super) struct Outgoing {
     /// The service that they are for, by its place.
     pub(super) target: usize,
+    /// Of one message.
+    pub(super) message_bytes: usize,
     /// The frame, masked, and its digits as masked bytes to be.
     frame: Vec<u8>,
     places: Vec<Place>,
@@ -48,6 +50,7 @@ impl Outgoing {
             |at: &usize| Place { at: start + at, mask: std::array::from_fn(|digit| mask[(at + digit) % 4]) };
         Self {
             target,
+            message_bytes: outgoing.text().len(),
             places: outgoing.places().iter().map(place).collect(),
             frame,
             digits: [b'0'; DIGITS],

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::engine::Engine;
 use super::schedule::Schedule;
-use crate::bench::BenchError;
 use crate::bench::pattern::decimal;
+use crate::bench::{BenchError, hints};
 use crate::client::{Event, Refused};
 use crate::protocol::op::Opcode;
 
@@ -231,7 +231,8 @@ impl Engine {
     fn refused(&mut self, place: usize, refused: &Refused) {
         self.last_arrival = self.now;
         let Refused { code, message, .. } = refused;
-        self.found.refusal.get_or_insert_with(|| format!("{message} ({code})"));
+        let hint = hints::for_refusal(code, self.plan.window != u64::MAX);
+        self.found.refusal.get_or_insert_with(|| hints::with(format_args!("{message} ({code})"), hint));
         if let Some(outgoing) = &mut self.services[place].outgoing {
             outgoing.refused += 1;
             outgoing.settled += 1;

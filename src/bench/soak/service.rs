@@ -12,6 +12,7 @@ use super::faults::Fault;
 use super::reader::{Checks, Reader};
 use super::world::{Stage, World, count, lock};
 use super::writer::Writer;
+use crate::bench::hints;
 use crate::client::{Accepted, Client, Identify, Receiver, Secret, Sender};
 use crate::protocol::close::LEAVES_FOR_GOOD;
 
@@ -116,7 +117,7 @@ impl Service {
         while self.world.stage() < Stage::Leaving {
             let reason = match timeout(PATIENCE, Client::connect(&self.world.url, &identify)).await {
                 Ok(Ok(connected)) => return Some(connected),
-                Ok(Err(error)) => error.to_string(),
+                Ok(Err(error)) => hints::told(&error),
                 Err(_) => "no answer".to_owned(),
             };
             self.fault(Fault::Rejected, &reason);

@@ -103,7 +103,10 @@ fn a_refused_message_fails_and_its_reason_is_told() {
     let line = "fan-in --services 4 --window 100 --size 600 --seconds 0.2";
     let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), line);
     assert_eq!(code, Some(1), "{stdout}{stderr}");
-    assert!(stdout.contains("checks       FAILED") && stdout.contains("(mailbox_full)"), "{stdout}");
+    assert!(
+        stdout.contains("checks       FAILED") && stdout.contains("(mailbox_full); a smaller --window"),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -123,6 +126,15 @@ fn a_bench_that_cannot_be_run_says_why() {
 }
 
 #[test]
+fn messages_that_are_too_big_for_the_gateway_name_the_flag() {
+    let gateway = Gateway::start(&["--max-message-bytes=1024"]);
+    let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), "pairs -P 1 --size 1000");
+    assert_eq!((code, stdout.as_str()), (Some(2), ""), "{stderr}");
+    let expected = "gateway: --size must be smaller: a whole message may have 1024 bytes (the gateway's max_message_bytes)";
+    assert!(stderr.starts_with(expected) && stderr.ends_with(", not 1000\n"), "{stderr}");
+}
+
+#[test]
 fn a_flag_that_is_out_of_range_is_named_with_what_it_may_be() {
     for (line, reason) in [
         ("pairs --url http://127.0.0.1:1", "--url must be like ws://127.0.0.1:7117/gateway"),
@@ -130,6 +142,9 @@ fn a_flag_that_is_out_of_range_is_named_with_what_it_may_be() {
         ("reconnect --spawn --size 99999999999", "--size must be from 39 to 268435456, not 99999999999"),
         ("scaling --size 268435457", "--size must be from 39 to 268435456, not 268435457"),
         ("latency --spawn --rate 0", "--rate must be from 0.01 to"),
+        ("latency --spawn --rate -5", "--rate must be from 0.01 to 10000000, not -5"),
+        ("pairs --spawn --size -5", "--size must be from 39 to 268435456, not -5"),
+        ("idle --spawn --connections -5", "-5 is not in 1..=1000000"),
         ("reconnect --spawn --services 1", "--services must be at least 2"),
         ("soak --spawn --services 100001", "100001 is not in 20..=100000"),
     ] {
