@@ -83,8 +83,8 @@ const SPAWN_FLAGS: [&str; 12] = [
     "none",
 ];
 
-/// Runs the soak; `tell` gets each line as it comes, and ends it where that fails. An `Ok` still has to be asked whether it
-/// [`passed`](SoakReport::passed). SIGINT, SIGTERM, SIGQUIT and SIGHUP end it early, with its report once the
+/// Runs the soak; `tell` gets each line as it comes, and ends it where that fails. An `Ok` still has to be asked
+/// whether it [`passed`](SoakReport::passed). SIGINT, SIGTERM, SIGQUIT and SIGHUP end it early, with its report once the
 /// services have gathered; a second one ends it at once.
 pub async fn soak(
     options: SoakOptions,
