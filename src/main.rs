@@ -1,7 +1,7 @@
 //! The program: its allocator, parse, run, exit code; nothing else.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use gateway::auth::Auth;
@@ -24,21 +24,26 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     match cli::parse_process() {
         Ok(Command::Serve(loaded)) => serve(*loaded),
-        Ok(Command::PrintConfig(text)) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        Ok(Command::PrintConfig(text)) => print(&text),
         Ok(Command::NewToken(wish)) => match cli::new_token(&wish) {
             // Apart from the entry, so that a file which takes that does not get the token too.
             Ok((token, entry)) => {
                 eprintln!("the token, shown this once: {token}");
-                print!("{entry}");
-                ExitCode::SUCCESS
+                print(&entry)
             }
             Err(error) => refuse(&error),
         },
         Ok(Command::Bench(typed)) => bench::run(typed),
         Err(stop) => stop.exit(),
+    }
+}
+
+/// Whoever reads stdout may be gone, or its disk full.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format_args!("stdout: {error}")),
     }
 }
 

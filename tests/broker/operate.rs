@@ -1,5 +1,6 @@
 //! Starting, stopping, and telling services to stop.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -46,6 +47,18 @@ fn config_prints_what_is_in_force_and_where_it_comes_from() {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
     assert!(text.contains("GATEWAY_HEARTBEAT_MS") && text.contains("--shards"), "{text}");
+}
+
+#[test]
+fn what_stdout_does_not_take_is_one_line_and_exit_code_1() {
+    for arguments in [&["config"][..], &["token", "new", "--name=a"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = Gateway::command().args(arguments).stdout(full).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let last = error.lines().last().unwrap_or_default();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(last.starts_with("gateway: stdout: "), "{arguments:?}: {error}");
+    }
 }
 
 #[test]
