@@ -107,6 +107,23 @@ impl Actor for ShardAllocator {
 
 impl Supervised for ShardAllocator {}
 
+impl Drop for ShardAllocator {
+    /// The thread ends, and with it what was scheduled. What came before is stored, so that the next gateway
+    /// knows who has left; nobody is there any more to be told.
+    fn drop(&mut self) {
+        while !std::thread::panicking() {
+            if self.unstored.is_none() {
+                self.decide();
+            }
+            let (Some(step), Some(store)) = (&mut self.unstored, &mut self.store) else { return };
+            if let Err(Unstored::Failed(_)) = step.write(store, &mut self.pace) {
+                return;
+            }
+            self.unstored = None;
+        }
+    }
+}
+
 /// A service asks for a shard or gives one up, or something became of it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -182,7 +199,7 @@ impl ShardAllocator {
         // Else the pool tells it.
         let Some(step) = &self.unstored else { return };
         if let Some((service, request)) = asker {
-            let places = step.granted().count() + self.pool.waiting() + self.backlog.requests();
+            let places = step.granted + self.pool.waiting() + self.backlog.requests();
             let actions = vec![stands_still(service, request, places as u64)];
             self.gateway.do_send(ShardActions { actions, permit: None, answer: None });
         }

@@ -480,6 +480,22 @@ fn a_disk_that_is_always_slow_grants_still() {
 
 #[cfg(feature = "fault-injection")]
 #[test]
+fn what_came_during_the_last_write_is_stored_before_the_end() {
+    let directory = scratch();
+    let mut gateway = start(&directory, &["--shards=1"]);
+    let mut a = gateway.service("a");
+    connect(&mut a);
+    // Each write takes a second: the first one is under way when the service leaves.
+    a.send_op(&json!({"panic": "slow_disk"}));
+    a.send_op(&json!({"opcode": 31, "shard_id": 0, "state": "ready", "resume": {"seq": 1}}));
+    a.close(4000);
+    gateway.signal(Signal::SIGTERM);
+    assert!(gateway.wait().success());
+    wait_for_state(&start(&directory, &[]), "free");
+}
+
+#[cfg(feature = "fault-injection")]
+#[test]
 fn metrics_are_told_while_the_disk_does_not_answer() {
     let directory = scratch();
     let gateway = start(&directory, &["--shards=2"]);

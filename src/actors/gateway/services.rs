@@ -257,7 +257,10 @@ impl Gateway {
     fn answer(&mut self, action: Action<ConnectionId>, permit: &mut Option<OpPermit>) {
         match action {
             Action::Accept { service, request, accept, .. } => {
-                self.listed.settle(&service, Some(accept.shard_id));
+                // One that it sent before it came back is not told to it: what ACCEPT listed is not settled by that.
+                if self.registry.get(&service).is_some_and(|known| known.connection() == request) {
+                    self.listed.settle(&service, Some(accept.shard_id));
+                }
                 let op = GatewayOp::ShardAccept(accept);
                 self.order(&service, Order::Op { op, answers: Some(request), permit: permit.take() });
             }

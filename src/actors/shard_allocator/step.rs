@@ -1,6 +1,7 @@
 //! What the pool decided at one moment, on its way: stored, then told. And the time by which the pool goes,
 //! which stands still meanwhile.
 
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Answer, ShardActions};
@@ -30,6 +31,8 @@ pub(super) struct Step {
     decided: Instant,
     /// How far the times in `changes` have been moved.
     moved_ms: i64,
+    /// How many get an id by it.
+    pub(super) granted: usize,
     /// Whether those who are to have an id were told that they have to wait.
     is_told: bool,
 }
@@ -43,7 +46,7 @@ pub(super) enum Unstored {
 
 impl Step {
     pub(super) fn new(decided: Instant) -> Self {
-        Self { changes: Vec::new(), done: Vec::new(), decided, moved_ms: 0, is_told: false }
+        Self { changes: Vec::new(), done: Vec::new(), decided, moved_ms: 0, granted: 0, is_told: false }
     }
 
     /// Adds what came of one more input.
@@ -57,6 +60,10 @@ impl Step {
             Action::Persist(persist) => {
                 self.changes.append(persist);
                 false
+            }
+            Action::Accept { .. } => {
+                self.granted += 1;
+                true
             }
             _ => true,
         });
@@ -104,7 +111,7 @@ impl Step {
     }
 
     /// Who gets an id by it, and by which request.
-    pub(super) fn granted(&self) -> impl Iterator<Item = (Name, ConnectionId)> {
+    fn accepted(&self) -> impl Iterator<Item = (Name, ConnectionId)> {
         self.actions().filter_map(|action| match action {
             Action::Accept { service, request, .. } => Some((service.clone(), *request)),
             _ => None,
@@ -121,19 +128,23 @@ impl Step {
         if std::mem::replace(&mut self.is_told, true) {
             return Vec::new();
         }
-        let mut waits: Vec<_> = (1..)
-            .zip(self.granted())
-            .map(|(position, (service, request))| stands_still(service, request, position))
-            .collect();
-        let granted = waits.len() as u64;
-        // What else they wait for they are told when this is stored.
-        waits.extend(self.actions().filter_map(|action| match action {
-            Action::Wait { service, request, wait } => {
-                Some(stands_still(service.clone(), *request, granted + wait.position))
+        let mut places: HashMap<_, u64> = HashMap::new();
+        for (position, asker) in (1..).zip(self.accepted()) {
+            places.entry(asker).or_insert(position);
+        }
+        // What else somebody waits for who gets an id is told when this is stored; of several places of one
+        // request the last one counts.
+        let granted = self.granted as u64;
+        let accepted: HashSet<_> = self.accepted().collect();
+        for action in self.actions() {
+            if let Action::Wait { service, request, wait } = action
+                && !accepted.contains(&(service.clone(), *request))
+            {
+                places.insert((service.clone(), *request), granted + wait.position);
             }
-            _ => None,
-        }));
-        waits
+        }
+        let stands_still = |((service, request), position)| stands_still(service, request, position);
+        places.into_iter().map(stands_still).collect()
     }
 }
 
@@ -282,8 +293,13 @@ mod tests {
 
     #[test]
     fn whoever_asked_is_told_once_that_the_store_takes_nothing_whatever_else_came_with_it() {
-        let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
-        let wait = ShardWait { reason: WaitReason::NoFreeShard, position: 1, retry_after_ms: None };
+        let asker = |name: &str| (Name::new(name).unwrap(), ConnectionId(1));
+        let waits = |name: &str, position| {
+            let (service, request) = asker(name);
+            let wait = ShardWait { reason: WaitReason::NoFreeShard, position, retry_after_ms: None };
+            Action::Wait { service, request, wait }
+        };
+        let (service, request) = asker("a");
         let accept = op::ShardAccept {
             shard_id: ShardId(0),
             shard_count: 1,
@@ -291,18 +307,20 @@ mod tests {
             max_concurrency: 1,
             resume: None,
         };
-        let waits = Action::Wait { service: service.clone(), request, wait };
-        let mut step = step_of(vec![waits]);
-        step.add(vec![Action::Accept { service, request, accept, resume_for: Duration::ZERO }], None, None);
-        let told: Vec<_> = step
+        let mut step = step_of(vec![waits("a", 1), waits("b", 2)]);
+        let accept = Action::Accept { service, request, accept, resume_for: Duration::ZERO };
+        step.add(vec![accept, waits("b", 1)], None, None);
+        let mut told: Vec<_> = step
             .leave_undone()
             .into_iter()
             .map(|action| match action {
-                Action::Wait { wait, .. } => (wait.reason, wait.position),
+                Action::Wait { service, wait, .. } => (service.to_string(), wait.reason, wait.position),
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(told, [(WaitReason::Frozen, 1), (WaitReason::Frozen, 2)]);
+        told.sort_unstable_by_key(|(service, ..)| service.clone());
+        let frozen = |service: &str, position| (service.to_owned(), WaitReason::Frozen, position);
+        assert_eq!(told, [frozen("a", 1), frozen("b", 2)]);
         assert!(step.leave_undone().is_empty());
     }
 
