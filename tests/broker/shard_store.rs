@@ -480,18 +480,28 @@ fn a_disk_that_is_always_slow_grants_still() {
 
 #[cfg(feature = "fault-injection")]
 #[test]
-fn what_came_during_the_last_write_is_stored_before_the_end() {
+fn what_came_during_the_last_writes_is_stored_before_the_end() {
+    /// More than are stored at once.
+    const SHARDS: usize = 300;
     let directory = scratch();
-    let mut gateway = start(&directory, &["--shards=1"]);
+    let mut gateway = start(&directory, &[&format!("--shards={SHARDS}")]);
     let mut a = gateway.service("a");
-    connect(&mut a);
-    // Each write takes a second: the first one is under way when the service leaves.
+    for shard_id in 0..SHARDS {
+        a.send_op(&json!({"opcode": 10, "shard_id": shard_id, "identify": false}));
+    }
+    for _ in 0..SHARDS {
+        a.expect_op(11);
+    }
+    // Each write takes a second from here on.
     a.send_op(&json!({"panic": "slow_disk"}));
-    a.send_op(&json!({"opcode": 31, "shard_id": 0, "state": "ready", "resume": {"seq": 1}}));
-    a.close(4000);
+    for shard_id in 0..SHARDS {
+        a.send_op(&json!({"opcode": 12, "shard_id": shard_id}));
+    }
+    a.close(1000);
     gateway.signal(Signal::SIGTERM);
     assert!(gateway.wait().success());
-    wait_for_state(&start(&directory, &[]), "free");
+    let gateway = start(&directory, &[]);
+    assert_eq!(gateway.metric("gateway_shards", "free"), SHARDS as u64);
 }
 
 #[cfg(feature = "fault-injection")]
