@@ -96,7 +96,7 @@ fn ordered(report: &Value, name: &str) -> u64 {
 #[test]
 fn pairs_are_measured_and_every_message_is_accounted_for() {
     let report =
-        report("pairs --spawn --workers 2 -P 3 --size 300 --window 64 --seconds 0.3 --threads 2 --json");
+        report("pairs --spawn --workers 2 -P 3 --size 300 --window 64 --seconds 1 --threads 2 --json");
     consistent(&report);
     let words = [&report["bench"], &report["ack"], &report["rate_messages_per_s"], &report["latency"]];
     assert_eq!(words, [&Value::from("pairs"), &Value::from(false), &Value::Null, &Value::Null]);
@@ -108,7 +108,7 @@ fn pairs_are_measured_and_every_message_is_accounted_for() {
 
 #[test]
 fn pairs_that_acknowledge_are_measured_too() {
-    let report = report("pairs --spawn -P 2 --ack --seconds 0.3 --json");
+    let report = report("pairs --spawn -P 2 --ack --seconds 1 --json");
     consistent(&report);
     assert_eq!(report["ack"], true);
 }
@@ -126,7 +126,7 @@ fn pairs_keep_a_rate_that_is_asked_for() {
 
 #[test]
 fn many_services_send_to_one() {
-    let report = report("fan-in --spawn --services 5 --window 32 --seconds 0.3 --json");
+    let report = report("fan-in --spawn --services 5 --window 32 --seconds 1 --json");
     consistent(&report);
     assert_eq!((report["bench"].as_str(), count(&report, "/senders")), (Some("fan-in"), 5));
 }
@@ -241,7 +241,7 @@ fn the_services_identify_with_a_token_where_one_is_wanted() {
     let credentials = entry("bench", "the-bench-token", "names = [\"bench-*\"]\nsend = [\"*\"]");
     let guarded = Guarded::start(&credentials, &[]);
     let address = guarded.gateway.address();
-    let line = "pairs -P 1 --seconds 0.5";
+    let line = "pairs -P 1 --seconds 1";
     let (code, stdout, stderr) =
         run_beside(&guarded.gateway, address, &format!("{line} --token the-bench-token"));
     assert_eq!(code, Some(0), "{stdout}{stderr}");
@@ -255,7 +255,7 @@ fn the_services_identify_with_a_token_where_one_is_wanted() {
 #[test]
 fn nothing_of_a_bench_stays_in_the_gateway() {
     let gateway = Gateway::start(&[]);
-    for line in ["pairs -P 2 --seconds 0.5", "idle --connections 20 --seconds 0.1"] {
+    for line in ["pairs -P 2 --seconds 1", "idle --connections 20 --seconds 0.1"] {
         let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), line);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
         eventually("all have left for good", || {
@@ -302,7 +302,7 @@ fn a_soak_identifies_and_reads_the_api_with_a_token_where_one_is_wanted() {
 fn scaling_is_measured_in_every_case_and_drawn() {
     let directory = tempfile::tempdir().unwrap();
     let (json, svg) = (directory.path().join("scaling.json"), directory.path().join("scaling.svg"));
-    let report = report("scaling --pairs 1,4 --workers 1,2 --rounds 1 --seconds 0.5");
+    let report = report("scaling --pairs 1,4 --workers 1,2 --rounds 1 --seconds 1");
     let points = report["points"].as_array().unwrap();
     let cases: Vec<_> =
         points.iter().map(|point| (count(point, "/workers"), count(point, "/pairs"))).collect();

@@ -100,7 +100,7 @@ fn failed_reconnect(tamper: Tamper) -> Value {
 fn a_refused_message_fails_and_its_reason_is_told() {
     let gateway =
         Gateway::start(&["--max-message-bytes=1024", "--mailbox-bytes=1024", "--mailbox-messages=1"]);
-    let line = "fan-in --services 4 --window 100 --size 600 --seconds 0.2";
+    let line = "fan-in --services 4 --window 100 --size 600 --seconds 1";
     let (code, stdout, stderr) = run_beside(&gateway, gateway.address(), line);
     assert_eq!(code, Some(1), "{stdout}{stderr}");
     assert!(
@@ -206,8 +206,8 @@ fn what_cannot_be_printed_is_one_line_on_stderr() {
     let closed = || std::io::pipe().unwrap().1.into();
     for line in [
         "idle --spawn --connections 5 --seconds 0.01",
-        "pairs --spawn -P 1 --seconds 0.05 --json",
-        "scaling --pairs 1 --workers 1 --rounds 1 --seconds 0.05",
+        "pairs --spawn -P 1 --seconds 1 --json",
+        "scaling --pairs 1 --workers 1 --rounds 1 --seconds 1",
         "soak --spawn --services 20 --minutes 5",
     ] {
         for (stdout, reason) in [(full(), "No space left on device"), (closed(), "Broken pipe")] {
