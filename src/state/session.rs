@@ -87,11 +87,9 @@ impl Session {
 
     /// Takes one input and appends what is to be done to `actions`.
     pub fn step(&mut self, input: Input, now: Instant, actions: &mut VecDeque<Action>) {
-        let kept = match &mut self.expected {
-            Some(expected) => expected.keep(input),
-            None => Some(input),
-        };
-        let Some(input) = kept else { return };
+        if let Some(expected) = self.expected.as_mut().filter(|_| Expected::is_for_it_alone(&input)) {
+            return expected.keep(input);
+        }
         match input {
             Input::Deliver(parcel) => self.deliver(parcel, actions),
             Input::Written { connection, bytes, presences } => {

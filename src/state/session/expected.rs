@@ -38,16 +38,20 @@ impl Expected {
         expected
     }
 
-    /// Keeps an input that is for the connection alone; any other is given back.
-    pub(super) fn keep(&mut self, input: Input) -> Option<Input> {
+    /// Whether that is for a connection, and not for its session.
+    pub(super) fn is_for_it_alone(input: &Input) -> bool {
+        matches!(input, Input::Op(_) | Input::CloseAfter { .. } | Input::Close(_))
+    }
+
+    /// Keeps an input that is for the connection alone.
+    pub(super) fn keep(&mut self, input: Input) {
         match input {
             Input::Op(op) if self.ops.len() < MAX_OPS => self.ops.push(op),
             Input::Op(_) => self.close = self.close.or(Some(Close::TooSlow)),
             Input::CloseAfter { deadline, close } => self.close_after = Some((deadline, close)),
             Input::Close(close) => self.close = self.close.or(Some(close)),
-            input => return Some(input),
+            other => debug_assert!(false, "{other:?} is for the session"),
         }
-        None
     }
 
     pub(super) fn into_inputs(self) -> impl Iterator<Item = Input> {
