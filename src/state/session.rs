@@ -87,10 +87,10 @@ impl Session {
 
     /// Takes one input and appends what is to be done to `actions`.
     pub fn step(&mut self, input: Input, now: Instant, actions: &mut VecDeque<Action>) {
-        if let Some(expected) = self.expected.as_mut().filter(|_| Expected::is_for_it_alone(&input)) {
-            return expected.keep(input);
-        }
         match input {
+            Input::Op(_) | Input::CloseAfter { .. } | Input::Close(_) if self.expected.is_some() => {
+                self.keep(input);
+            }
             Input::Deliver(parcel) => self.deliver(parcel, actions),
             Input::Written { connection, bytes, presences } => {
                 self.written(connection, bytes, presences, actions);
@@ -232,6 +232,13 @@ impl Session {
             up.written(bytes, presences);
             self.hand_over(actions);
             self.hand_over_presences(actions);
+        }
+    }
+
+    /// Keeps what is for a connection alone until that is here.
+    fn keep(&mut self, input: Input) {
+        if let Some(expected) = &mut self.expected {
+            expected.keep(input);
         }
     }
 

@@ -38,11 +38,6 @@ impl Expected {
         expected
     }
 
-    /// Whether that is for a connection, and not for its session.
-    pub(super) fn is_for_it_alone(input: &Input) -> bool {
-        matches!(input, Input::Op(_) | Input::CloseAfter { .. } | Input::Close(_))
-    }
-
     /// Keeps an input that is for the connection alone.
     pub(super) fn keep(&mut self, input: Input) {
         match input {
