@@ -9,6 +9,8 @@
 //! again. A panic on the way changes nothing about that: the step is stored after the restart.
 
 mod answer;
+#[cfg(feature = "fault-injection")]
+mod crash;
 mod step;
 
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use crate::state::tally::Part;
 use crate::store::Store;
 
 pub use self::answer::{Answer, Outcome};
+#[cfg(feature = "fault-injection")]
+pub use self::crash::Crash;
 pub(crate) use self::step::now;
 
 /// How long after a failed write it is tried again.
@@ -373,34 +377,5 @@ impl Handler<ReportShards> for ShardAllocator {
         guard::<Self, Report>("ShardAllocator", Part::Allocator, &shared.panics, context, |_| {
             self.pool.report(now)
         })
-    }
-}
-
-/// Panic, for tests.
-#[cfg(feature = "fault-injection")]
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub enum Crash {
-    Now,
-    /// When the next step is decided and not stored yet.
-    AtTheNextWrite,
-    /// No panic: from now on each write takes longer by that.
-    SlowDown(Duration),
-}
-
-#[cfg(feature = "fault-injection")]
-impl Handler<Crash> for ShardAllocator {
-    type Result = ();
-
-    fn handle(&mut self, crash: Crash, context: &mut Self::Context) {
-        // What came before is to be done before.
-        self.work(context);
-        match crash {
-            Crash::Now => {}
-            Crash::AtTheNextWrite => return self.crash_at_write = true,
-            Crash::SlowDown(by) => return self.store.iter_mut().for_each(|store| store.slow_down(by)),
-        }
-        let panics = &self.shared.panics;
-        guard::<Self, ()>("ShardAllocator", Part::Allocator, panics, context, |_| panic!("as asked"));
     }
 }
