@@ -10,9 +10,9 @@ use crate::protocol::name::Name;
 
 /// Inputs in their order, each with what goes with it.
 ///
-/// It holds as many ops as there are [places] for, and besides two inputs for each service that is connected or
-/// away, or that the pool knows: that it was down, and what became of it last. Each input costs about the
-/// same, however many wait.
+/// It holds as many ops as there are [places] for, and besides three inputs for each service that is connected
+/// or away, or that the pool knows: that it was down, and what became of it last before and after. Each input
+/// costs about the same, however many wait.
 #[derive(Debug)]
 pub struct Backlog<R, T> {
     /// By number, which grows.
@@ -29,8 +29,11 @@ pub struct Backlog<R, T> {
 /// Those of one service's inputs that wait, in rising order.
 #[derive(Debug, Default)]
 struct Numbers {
-    /// What is void as soon as the service comes or goes: its requests, and that it came or went.
-    fleeting: VecDeque<u64>,
+    /// What is void as soon as the service comes or goes.
+    requests: VecDeque<u64>,
+    /// That it came or went: since when it is away decides when its ids are free. The last one counts, before
+    /// it was down and after.
+    presences: VecDeque<u64>,
     /// That it was down, which whoever comes next by its name does not undo: one at most.
     downs: VecDeque<u64>,
     /// What is void as soon as it is down.
@@ -44,12 +47,15 @@ impl Numbers {
             Input::State { .. } => &mut self.states,
             Input::Death { .. } => &mut self.deaths,
             Input::Down { .. } => &mut self.downs,
-            _ => &mut self.fleeting,
+            Input::Resumed { .. } | Input::Away { .. } => &mut self.presences,
+            _ => &mut self.requests,
         }
     }
 
     fn is_empty(&self) -> bool {
-        [&self.fleeting, &self.downs, &self.states, &self.deaths].into_iter().all(VecDeque::is_empty)
+        [&self.requests, &self.presences, &self.downs, &self.states, &self.deaths]
+            .into_iter()
+            .all(VecDeque::is_empty)
     }
 }
 
@@ -109,10 +115,12 @@ impl<R, T> Backlog<R, T> {
     }
 
     /// Whether that the service is down is nothing to the pool: it knows nothing of it, or will not when that
-    /// comes, since it was down before. Deaths that it told of since are void then too.
+    /// comes, since it was down before. That it came and went since, and deaths that it told of, are void then
+    /// too.
     fn changes_nothing(&mut self, service: &Name, knows: impl Fn(&Name) -> bool) -> bool {
         let first_down = self.by_service.get(service).and_then(|numbers| numbers.downs.front().copied());
         let Some(since) = first_down.or_else(|| (!knows(service)).then_some(0)) else { return false };
+        self.void_since(since, service, |numbers| &mut numbers.presences);
         self.void_since(since, service, |numbers| &mut numbers.deaths);
         true
     }
@@ -120,10 +128,12 @@ impl<R, T> Backlog<R, T> {
     fn drop_void(&mut self, input: &Input<R>) {
         match input {
             Input::Resumed { service } | Input::Away { service, .. } => {
-                self.void(service, |numbers| &mut numbers.fleeting);
+                self.void(service, |numbers| &mut numbers.requests);
+                let since = self.by_service.get(service).and_then(|numbers| numbers.downs.front().copied());
+                self.void_since(since.unwrap_or(0), service, |numbers| &mut numbers.presences);
             }
             Input::Down { service, .. } => {
-                self.void(service, |numbers| &mut numbers.fleeting);
+                self.void(service, |numbers| &mut numbers.requests);
                 // What it told of shards that it has lost since is void; a death says why.
                 self.void(service, |numbers| &mut numbers.states);
             }
@@ -214,7 +224,7 @@ mod tests {
             let state = serde_json::from_str(r#"{"shard_id":0,"state":"ready"}"#).unwrap();
             Input::State { service: Name::new(name).unwrap(), request: 0, state }
         };
-        assert_eq!(left([state("a"), state("b"), away("a"), down("a")]), [1, 3]);
+        assert_eq!(left([state("a"), state("b"), away("a"), down("a")]), [1, 2, 3]);
         assert_eq!(left([state("a"), away("a")]), [0, 1], "it may come back");
     }
 
@@ -256,7 +266,8 @@ mod tests {
             let indexed: usize = backlog
                 .by_service
                 .values()
-                .map(|it| it.fleeting.len() + it.downs.len() + it.states.len() + it.deaths.len())
+                .map(|it| [&it.requests, &it.presences, &it.downs, &it.states, &it.deaths].map(VecDeque::len))
+                .map(|lengths| lengths.iter().sum::<usize>())
                 .sum();
             let of_services = backlog.inputs.values().filter(|(it, ())| it.service().is_some()).count();
             assert_eq!(indexed, of_services, "each is in the index once");
@@ -297,10 +308,10 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_comes_and_goes_for_days_takes_two_places() {
+    fn a_service_that_comes_and_goes_for_days_takes_three_places() {
         let days = || (0..1000).flat_map(|_| [resumed("a"), connect("a"), away("a"), down("a")]);
-        assert_eq!(left([resumed("b")].into_iter().chain(days())), [0, 4]);
-        assert_eq!(left(days().chain([resumed("a")])), [3, 4000]);
+        assert_eq!(left([resumed("b")].into_iter().chain(days())), [0, 3, 4]);
+        assert_eq!(left(days().chain([resumed("a")])), [2, 3, 4000]);
         assert_eq!(left([Input::Wake, resumed("a"), Input::Wake, Input::Wake]), [1, 3]);
     }
 }

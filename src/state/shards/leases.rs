@@ -265,6 +265,8 @@ impl<R: Clone> ShardPool<R> {
     pub(super) fn gone(&mut self, service: Name, last_frame: Option<Instant>, now: u64) {
         self.leave_queue(&service);
         let last_frame = last_frame.map_or(now, |instant| self.timeline.ms(instant).min(now));
+        // Whoever goes away had come back since the restart; that it resumed may not have been told.
+        self.unseen.0.remove(&service);
         self.away.insert(service, last_frame);
     }
 

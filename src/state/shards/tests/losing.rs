@@ -2,6 +2,7 @@
 //! left to the next holder.
 
 use super::*;
+use crate::state::backlog::Backlog;
 
 #[test]
 fn the_id_of_a_holder_that_vanished_is_granted_when_it_must_have_noticed() {
@@ -25,6 +26,31 @@ fn the_last_frame_counts_and_not_when_its_end_was_noticed() {
     table.step(Input::Away { service: name("a"), last_frame });
     table.vanish("a");
     assert_eq!(table.ask("b"), ["#2 b: waits at 1 for 28000 ms"], "17 of 45 s are over");
+}
+
+/// What waits for the pool comes in at once when it goes on, with what is void dropped.
+fn go_on_with(table: &mut Table, waiting: Vec<Input<u32>>) -> Vec<String> {
+    let mut backlog = Backlog::default();
+    for input in waiting {
+        backlog.push(input, (), |_| true);
+    }
+    std::iter::from_fn(|| backlog.pop()).flat_map(|(input, ())| table.step(input)).collect()
+}
+
+#[test]
+fn a_holder_that_came_back_while_the_pool_stood_still_is_not_away_since_before() {
+    let away = || Input::Away { service: name("a"), last_frame: None };
+    let vanished = || Input::Down { service: name("a"), departure: Departure::Vanished { last_frame: None } };
+    let came = || Input::Resumed { service: name("a") };
+    for (waiting, over) in [(vec![came(), vanished()], 1), (vec![came(), away(), vanished()], 2)] {
+        let mut table = Table::of(1);
+        table.ask("a");
+        table.away("a");
+        table.wait(29 * SECOND);
+        assert_eq!(go_on_with(&mut table, waiting), ["0 free"]);
+        let left = (45 - over) * SECOND;
+        assert_eq!(table.ask("b"), [format!("#2 b: waits at 1 for {left} ms")], "of 45 s {over} are over");
+    }
 }
 
 #[test]

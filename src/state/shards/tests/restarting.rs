@@ -32,6 +32,19 @@ fn what_nobody_came_for_returns_to_the_pool_and_is_granted_when_its_holder_must_
     assert_eq!(table.shards_of("b"), [1], "it came, and keeps what it has");
 }
 
+/// It came and went while the pool stood still: then only that it is away is told.
+#[test]
+fn who_is_away_after_a_restart_came_since_and_has_a_whole_window() {
+    let mut table = Table::of(1);
+    table.ask("a");
+    table.restart_after(SECOND);
+    table.wait(28 * SECOND);
+    assert_eq!(table.away("a"), [""; 0]);
+    assert_eq!(table.wait(29 * SECOND), [""; 0], "the window since the restart is over");
+    assert_eq!(table.vanish("a"), ["0 free"]);
+    assert_eq!(table.ask("b"), ["#2 b: waits at 1 for 14000 ms"], "45 s after it went away");
+}
+
 /// Its holder goes by the window that it was told.
 #[test]
 fn a_window_that_is_lowered_over_a_restart_shortens_no_hold_of_the_earlier_run() {
