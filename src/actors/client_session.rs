@@ -351,8 +351,10 @@ pub enum Order {
     },
     /// Close the connection now.
     Close(Close),
-    /// The session is over: return the mailbox.
-    GoDown,
+    /// The session is over, for that reason: return the mailbox.
+    GoDown {
+        reason: &'static str,
+    },
 }
 
 impl Handler<Order> for ClientSession {
@@ -386,7 +388,7 @@ impl ClientSession {
             Order::Detach { connection, window } => (Input::Detach { connection, window }, None),
             Order::CloseAfter { deadline, close } => (Input::CloseAfter { deadline, close }, None),
             Order::Close(close) => (Input::Close(close), None),
-            Order::GoDown => (Input::GoDown, None),
+            Order::GoDown { reason } => (Input::GoDown { reason }, None),
         };
         self.step_and_arm(input, permit, context);
         if self.session.connection().is_none() {

@@ -155,11 +155,11 @@ impl Gateway {
     }
 
     /// Ends a session: nothing reaches it any more, and what it holds is returned.
-    fn end_session(&mut self, service: &Name, reason: &str, departure: Departure) {
+    fn end_session(&mut self, service: &Name, reason: &'static str, departure: Departure) {
         let Some(known) = self.registry.remove(service) else { return };
         known.handle.route.gauge().close();
         self.routes.remove(service);
-        known.handle.session.do_send(Order::GoDown);
+        known.handle.session.do_send(Order::GoDown { reason });
         // When the gateway itself stops, leases stand: it may be back in a moment. Who left before that
         // has left.
         if self.stopping.is_none() || departure == Departure::Left {

@@ -28,7 +28,7 @@ pub enum ErrorCode {
     Draining,
     /// The gateway failed at this message.
     Internal,
-    /// The target did not come back within its resume window.
+    /// The target went down before it took the message; the text says why.
     Expired,
     /// SHARD_DEATH or SHARD_STATE from a service that does not hold the id.
     NotShardHolder,

@@ -380,7 +380,7 @@ impl World {
     fn go_down(&mut self, index: usize) {
         self.services[index].route.gauge().close();
         self.services[index].connection = None;
-        self.step(index, Input::GoDown);
+        self.step(index, Input::GoDown { reason: "it left for good" });
         let new = self.begin(index);
         let gone = std::mem::replace(&mut self.services[index], new);
         self.gone.push(gone);

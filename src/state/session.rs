@@ -46,7 +46,9 @@ enum Phase {
     Away {
         window: Option<Window>,
     },
-    Down,
+    Down {
+        reason: &'static str,
+    },
 }
 
 /// After which connection a session is away, and until when.
@@ -105,14 +107,14 @@ impl Session {
             Input::ShardWait(wait) => self.shard_wait(wait, now, actions),
             Input::CloseAfter { deadline, close } => self.close_after(now + deadline, close),
             Input::Close(close) => self.close(close, now, actions),
-            Input::GoDown => self.go_down(actions),
+            Input::GoDown { reason } => self.go_down(reason, actions),
             Input::Wake(seen) => self.wake(seen, now, actions),
         }
     }
 
     /// What was scheduled is forgotten: a session that is down goes on returning its mailbox.
     pub fn restart(&self, actions: &mut VecDeque<Action>) {
-        if matches!(self.phase, Phase::Down) && self.mailbox().next().is_some() {
+        if matches!(self.phase, Phase::Down { .. }) && self.mailbox().next().is_some() {
             actions.push_back(Action::Continue);
         }
     }
@@ -126,7 +128,7 @@ impl Session {
                 Some(shard_wait.map_or(next, |after| next.min(after)))
             }
             Phase::Away { window } => window.map(|window| window.until),
-            Phase::Down => None,
+            Phase::Down { .. } => None,
         }
     }
 
@@ -161,8 +163,8 @@ impl Session {
     }
 
     fn deliver(&mut self, parcel: Parcel, actions: &mut VecDeque<Action>) {
-        if matches!(self.phase, Phase::Down) {
-            return expire(parcel);
+        if let Phase::Down { reason } = self.phase {
+            return expire(parcel, reason);
         }
         self.mailbox.push(parcel);
         self.hand_over(actions);
@@ -243,14 +245,14 @@ impl Session {
     }
 
     fn expect(&mut self, connection: ConnectionId) {
-        if !matches!(self.phase, Phase::Down) {
+        if !matches!(self.phase, Phase::Down { .. }) {
             self.expected = Some(Expected::new(connection, self.expected.take()));
         }
     }
 
     fn attach(&mut self, connection: ConnectionId, acks: bool, now: Instant, actions: &mut VecDeque<Action>) {
         let close_after = match &self.phase {
-            Phase::Down => return,
+            Phase::Down { .. } => return,
             Phase::Up(before) => {
                 self.previous = Some(before.id);
                 before.shut_down_after()
@@ -273,7 +275,7 @@ impl Session {
         match &self.phase {
             // A later connection is there already. One that is neither has ended before it came here.
             Phase::Up(up) if up.id != connection && self.previous == Some(connection) => {}
-            Phase::Down => {}
+            Phase::Down { .. } => {}
             Phase::Up(_) | Phase::Away { .. } => {
                 self.previous = Some(connection);
                 self.phase = Phase::Away { window: Some(Window { since: connection, until }) };
@@ -294,7 +296,7 @@ impl Session {
     }
 
     fn presence(&mut self, presence: Presence, now: Instant, actions: &mut VecDeque<Action>) {
-        if matches!(self.phase, Phase::Down) {
+        if matches!(self.phase, Phase::Down { .. }) {
             return;
         }
         // Without a connection it waits for the one that has just been accepted.
@@ -336,23 +338,23 @@ impl Session {
         }
     }
 
-    fn go_down(&mut self, actions: &mut VecDeque<Action>) {
-        self.phase = Phase::Down;
+    fn go_down(&mut self, reason: &'static str, actions: &mut VecDeque<Action>) {
+        self.phase = Phase::Down { reason };
         self.expected = None;
         self.presences = PresenceQueue::default();
         self.shard_wait = None;
-        self.return_some(actions);
+        self.return_some(reason, actions);
     }
 
-    fn return_some(&mut self, actions: &mut VecDeque<Action>) {
-        if !self.mailbox.give_back_some() {
+    fn return_some(&mut self, reason: &'static str, actions: &mut VecDeque<Action>) {
+        if !self.mailbox.give_back_some(reason) {
             actions.push_back(Action::Continue);
         }
     }
 
     fn wake(&mut self, seen: Option<Observation>, now: Instant, actions: &mut VecDeque<Action>) {
         match &mut self.phase {
-            Phase::Down => self.return_some(actions),
+            &mut Phase::Down { reason } => self.return_some(reason, actions),
             Phase::Away { window } => {
                 if let Some(window) = window.take_if(|window| now >= window.until) {
                     actions.push_back(Action::WindowElapsed(window.since));

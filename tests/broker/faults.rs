@@ -76,7 +76,9 @@ fn a_session_that_panics_too_often_is_given_up() {
     let presence = watcher.expect_op(24);
     assert_eq!((&presence["event"], &presence["reason"]), (&json!("down"), &json!("it crashed too often")));
     for n in 0..3 {
-        assert_eq!(source.expect_error("expired")["n"], n, "its mailbox is returned");
+        let error = source.expect_error("expired");
+        let message = json!("its service is gone: it crashed too often");
+        assert_eq!((&error["n"], &error["message"]), (&json!(n), &message), "its mailbox is returned");
     }
     assert_eq!(gateway.account("b"), [3, 0, 3, 0, 0]);
     assert_eq!(gateway.connect().identify("b")["resumed"], false);

@@ -106,7 +106,8 @@ fn while_it_stops_nothing_new_is_taken_and_what_stays_is_returned() {
     late.send_identify("late", json!({}));
     late.expect_reject("draining");
     for _ in 0..queued {
-        source.expect_error("expired");
+        let message = source.expect_error("expired")["message"].clone();
+        assert_eq!(message, "its service is gone: the gateway is stopping");
     }
     source.expect_close(1012);
     assert_eq!(gateway.wait().code(), Some(0));

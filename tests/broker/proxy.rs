@@ -192,6 +192,7 @@ fn what_a_service_did_not_come_back_for_is_returned_to_its_senders() {
         (&error["t"], &error["n"], &error["target"]),
         (&json!("gateway-proxy:b:x:y"), &json!("first"), &json!("b"))
     );
+    assert_eq!(error["message"], "its service is gone: it did not come back within resume_window_ms");
     let error = source.expect_error("expired");
     assert_eq!(
         (&error["t"], error.get("n"), &error["target"]),

@@ -66,8 +66,10 @@ pub enum Input {
     },
     /// Closes the connection now.
     Close(Close),
-    /// The session is over: the mailbox is to be returned.
-    GoDown,
+    /// The session is over, for a reason that begins with "it" or "the gateway": the mailbox is to be returned.
+    GoDown {
+        reason: &'static str,
+    },
     /// A deadline came, or [`Action::Continue`] asked for it; `None`: no connection to look at.
     Wake(Option<Observation>),
 }

@@ -99,22 +99,23 @@ impl Mailbox {
         }
     }
 
-    /// Returns some of what is there to its sources. True: that was all.
-    pub(super) fn give_back_some(&mut self) -> bool {
+    /// Returns some of what is there to its sources, since its service is gone for that reason. True: that was
+    /// all.
+    pub(super) fn give_back_some(&mut self, reason: &str) -> bool {
         self.unnumber();
         let mut bytes = 0;
         while bytes < RETURN_SLICE_BYTES {
             let Some(parcel) = self.pop() else { return true };
             bytes += parcel.frame_bytes();
-            expire(parcel);
+            expire(parcel, reason);
         }
         false
     }
 }
 
-/// Returns what reaches a session that is down.
-pub(super) fn expire(parcel: Parcel) {
-    parcel.give_back(ErrorCode::Expired, "its service did not come back within resume_window_ms");
+/// Returns what reaches a session that is down for that reason.
+pub(super) fn expire(parcel: Parcel, reason: &str) {
+    parcel.give_back(ErrorCode::Expired, &format!("its service is gone: {reason}"));
 }
 
 #[cfg(test)]
@@ -172,7 +173,7 @@ mod tests {
         assert_eq!(mailbox.waiting.capacity(), 0);
         parcels(spare::KEPT / 2, false).for_each(|parcel| mailbox.push(parcel));
         let capacity = mailbox.waiting.capacity();
-        assert!(mailbox.give_back_some());
+        assert!(mailbox.give_back_some("it left for good"));
         assert_eq!(mailbox.waiting.capacity(), capacity, "what is needed all the time is kept");
     }
 }

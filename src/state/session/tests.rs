@@ -237,7 +237,10 @@ fn a_connection_that_does_not_come_while_much_is_ordered_is_closed_when_it_does(
 
 #[test]
 fn what_was_ordered_for_a_connection_that_never_comes_is_lost_with_it() {
-    for end in [Input::Detach { connection: CONNECTION, window: Duration::from_secs(1) }, Input::GoDown] {
+    for end in [
+        Input::Detach { connection: CONNECTION, window: Duration::from_secs(1) },
+        Input::GoDown { reason: "it left for good" },
+    ] {
         let mut scene = Scene::new();
         scene.step(Input::Expect { connection: CONNECTION });
         scene.step(shutdown());
@@ -282,7 +285,7 @@ fn a_session_that_is_down_goes_on_after_a_restart_until_all_is_returned() {
     }
     scene.session.restart(&mut scene.actions);
     assert_eq!(scene.take(), [""; 0], "it is not down");
-    scene.step(Input::GoDown);
+    scene.step(Input::GoDown { reason: "it left for good" });
     assert_eq!(scene.take(), ["Continue"]);
     while scene.session.mailbox().count() > 0 {
         // The step that was to come is forgotten.

@@ -176,7 +176,7 @@ impl World {
         for parcel in service.session.mailbox() {
             self.ledger.lose_notices(index, parcel);
         }
-        self.step(index, Input::GoDown);
+        self.step(index, Input::GoDown { reason: "it left for good" });
         let new = Service::new(index, self.shared.clone());
         self.gone.push(std::mem::replace(&mut self.services[index], new));
     }
