@@ -14,6 +14,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Longer than an answer takes. Permits are remembered for so long after they ran out.
 const LONGEST_ANSWER_MS: u64 = 30 * 1000;
 
+/// No permit is good for longer (the most that `permit_ttl_ms` may be).
+const LONGEST_PERMIT_MS: u64 = 60 * 60 * 1000;
+
 /// Permits that run out within that time of each other are one entry: so the list stays short, however
 /// fast they are given.
 const GRAIN_MS: u64 = 100;
@@ -29,7 +32,7 @@ pub struct SessionStartLimit {
     pub max_concurrency: u32,
     pub total: u64,
     pub remaining: u64,
-    /// In ms from the moment at which Discord answered.
+    /// In ms from the moment at which Discord answered; 0: no reset is to come that Discord knows of.
     pub reset_after_ms: u64,
 }
 
@@ -37,6 +40,12 @@ impl SessionStartLimit {
     /// Of what Discord demands a multiple, where that count is none.
     pub fn demands_instead_of(&self, shard_count: u32) -> Option<u32> {
         demanded(shard_count, self.max_concurrency, self.shards)
+    }
+
+    /// A 0 is told before the day's first session start, which begins the day. With fewer than all left it is
+    /// an answer of a moment ago: what is left then stands until Discord tells of a reset, or for a day.
+    fn reset_in_ms(&self) -> u64 {
+        Some(self.reset_after_ms).filter(|ms| *ms > 0).map_or(DAY_MS, |ms| ms.min(DAY_MS))
     }
 }
 
@@ -76,6 +85,7 @@ impl Budget {
             // However the clock was set meanwhile.
             stored.resets_ms = stored.resets_ms.min(now + DAY_MS);
             budget.recent = std::mem::take(&mut stored.recent);
+            budget.recent.iter_mut().for_each(|(until, _)| *until = (*until).min(now + LONGEST_PERMIT_MS));
             budget.record = Some(stored);
         } else {
             granted.for_each(|at| budget.remember(at + ttl_ms));
@@ -126,7 +136,7 @@ impl Budget {
             total: limit.total,
             // So that what is low already is warned of, once.
             remaining: before.unwrap_or(limit.total),
-            resets_ms: now + self.ahead_ms + limit.reset_after_ms.min(DAY_MS),
+            resets_ms: now + self.ahead_ms + limit.reset_in_ms(),
             uncertain_ms: now - asked,
             recent: Vec::new(),
         });
@@ -233,6 +243,26 @@ mod tests {
     fn nothing_is_known_until_discord_is_asked() {
         let mut budget = Budget::restore(None, 5_000, std::iter::empty(), START);
         assert_eq!((budget.spend(START), budget.remaining(), budget.is_exhausted()), (None, None, false));
+    }
+
+    #[test]
+    fn where_no_reset_is_told_what_is_left_is_left_for_a_day() {
+        let mut budget = budget(8);
+        budget.update(SessionStartLimit { reset_after_ms: 0, ..limit(0) }, START, START);
+        assert!(!reset(&mut budget, START + DAY_MS - 1) && budget.is_exhausted());
+        assert!(reset(&mut budget, START + DAY_MS) && !budget.is_exhausted());
+    }
+
+    #[test]
+    fn permits_of_a_clock_that_was_set_back_are_taken_off_for_no_longer_than_one_lives() {
+        let mut before = budget(8);
+        before.spend(START);
+        let (set_back, hour) = (START - 2 * LONGEST_PERMIT_MS, LONGEST_PERMIT_MS);
+        let mut budget = Budget::restore(before.record().as_ref(), 5_000, std::iter::empty(), set_back);
+        budget.update(limit(8), set_back, set_back);
+        assert_eq!(budget.remaining(), Some(7));
+        budget.update(limit(8), set_back + hour + 1, set_back + hour + 1);
+        assert_eq!(budget.remaining(), Some(8));
     }
 
     #[test]
