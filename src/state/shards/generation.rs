@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::protocol::name::{Name, ShardId};
 use crate::protocol::op::{LeaseState, Resume};
 
+use super::crash_loop::CrashRecord;
 use super::keyed::Keyed;
 use super::last_held::LastHeld;
 use super::pacing::Pacing;
@@ -243,6 +244,11 @@ impl Generation {
             self.free.insert(pacing.key(id), id);
         }
         Some(until_ms.max(now))
+    }
+
+    /// Its deaths so far make no crash loop any more.
+    pub(super) fn forget_crashes(&mut self, id: ShardId) {
+        self.slot_mut(id).crashes = CrashRecord::default();
     }
 
     /// The first of the ids that are held back to become free.

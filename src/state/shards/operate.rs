@@ -144,6 +144,10 @@ impl<R: Clone> ShardPool<R> {
         };
         let Some(holder) = generation.lease(shard_id).map(|lease| lease.holder.clone()) else {
             let free_at = generation.free_held_back(shard_id, now, pacing);
+            if free_at.is_some() {
+                // Whatever made it die was mended: what it did before is no measure of it.
+                generation.forget_crashes(shard_id);
+            }
             self.reconsider(shard);
             let freed = free_at.map(|at| Done::Freed { free_in_ms: at - now });
             return freed.ok_or(CommandError::NotLeased(shard));

@@ -28,6 +28,7 @@ fn an_id_in_a_crash_loop_can_be_freed() {
     let release = Command::Release { shard_id: ShardId(0), shard_count: None };
     assert_eq!(table.operate(release).0, Ok(Done::Freed { free_in_ms: 0 }));
     assert_eq!(table.ask("a"), ["0 to a", "#13 a: has 0 epoch 7"]);
+    assert_eq!(table.death("a", None), ["0 free"], "one death more is no loop");
 }
 
 #[test]
