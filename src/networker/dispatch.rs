@@ -240,15 +240,15 @@ impl Dispatcher {
         nonce: Option<&str>,
         room: usize,
     ) -> Result<(), Refused> {
-        let receipt = nonce.filter(|_| self.wishes.receipts).map(receipt);
-        if let Some(receipt) = &receipt {
-            // Room for it comes first. Its lack is no reason to hold: we would wait for ourselves.
-            self.own_notices().reserve(receipt.len()).map_err(|_| Refused::StillFull)?;
-        }
         let frame_bytes = parts[0].len() + parts[1].len() + MAX_SERVER_HEADER;
         let is_beyond = |open: &OpenParcel| open.frame_bytes() + frame_bytes > PARCEL_BYTES;
         if self.lines[line].open.as_ref().is_some_and(is_beyond) {
             self.send_early(line);
+        }
+        let receipt = nonce.filter(|_| self.wishes.receipts).map(receipt);
+        if let Some(receipt) = &receipt {
+            // Room for it comes first. Its lack is no reason to hold: we would wait for ourselves.
+            self.own_notices().reserve(receipt.len()).map_err(|_| Refused::StillFull)?;
         }
         let Line { route, open, .. } = &mut self.lines[line];
         if open.is_none() {
@@ -296,10 +296,9 @@ impl Dispatcher {
     /// read that is not its service's any more is dropped.
     pub(crate) fn flush(&mut self) {
         if self.is_current() {
-            self.send_open();
-            // It may be replaced at any time: then a message of these notices may not have left.
-            if let Some(notices) = self.notices.take().filter(|_| self.is_current()) {
-                notices.send(None);
+            self.send_notices();
+            for line in std::mem::take(&mut self.open) {
+                self.send_line(line);
             }
         } else {
             self.forget_lines();
@@ -308,23 +307,28 @@ impl Dispatcher {
         self.refusals.log(self.own.name());
     }
 
-    fn send_open(&mut self) {
-        for line in std::mem::take(&mut self.open) {
-            self.send_line(line);
-        }
-    }
-
     /// Sends a parcel before the end of its burst.
     fn send_early(&mut self, line: usize) {
-        self.send_line(line);
+        if self.is_current() {
+            self.send_notices();
+            self.send_line(line);
+        } else {
+            self.lines[line].open = None;
+        }
         self.open.retain(|open| *open != line);
     }
 
-    /// Sends a parcel; of a connection that was replaced, it is dropped.
+    /// To go before the messages that they are about: whoever is told that a message is accepted hears that
+    /// before it can come back. From then on the message leaves, whoever has the service's name.
+    fn send_notices(&mut self) {
+        if let Some(notices) = self.notices.take() {
+            notices.send(None);
+        }
+    }
+
     fn send_line(&mut self, line: usize) {
-        let is_current = self.is_current();
         let Line { open, entry, .. } = &mut self.lines[line];
-        if let Some(open) = open.take().filter(|_| is_current) {
+        if let Some(open) = open.take() {
             open.send(Some((&self.own, entry)));
         }
     }

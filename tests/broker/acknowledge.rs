@@ -147,7 +147,7 @@ fn notices_have_no_number() {
     service.identify_with("a", json!({"ack": true, "receipts": true}));
     service.text(r#"{"s":"a","t":"gateway-proxy:a:x","d":0,"n":"n"}"#);
     service.text(r#"{"s":"a","t":"gateway-proxy:nobody:x"}"#);
-    assert_eq!(service.next().text, r#"{"i":1,"s":"a","t":"x","d":0,"n":"n"}"#);
     assert_eq!(service.expect_op(21)["n"], "n");
     service.expect_error("no_such_service");
+    assert_eq!(service.next().text, r#"{"i":1,"s":"a","t":"x","d":0,"n":"n"}"#);
 }

@@ -250,8 +250,8 @@ fn a_ticket_is_good_for_one_connection() {
     assert_eq!((&accepted["service"], &accepted["resumed"]), (&json!("a"), &json!(false)));
     // What was asked for by POST holds.
     service.text(r#"{"s":"a","t":"gateway-proxy:a:x","n":7}"#);
-    assert_eq!(service.next().topic(), "x");
     assert_eq!(service.expect_op(21)["n"], 7);
+    assert_eq!(service.next().topic(), "x");
     Service::open(gateway.address(), &path).expect_reject("unauthorized");
     Service::open(gateway.address(), "/gateway?ticket=guessed").expect_reject("unauthorized");
 }

@@ -74,7 +74,7 @@ impl Dispatcher {
         }
         let route = self.routes.find(name)?;
         if self.lines.len() >= MAX_LINES {
-            self.send_open();
+            self.flush();
             self.forget_lines();
         }
         let entry = self.own.entry(Some(route.name()));
@@ -97,7 +97,7 @@ impl Dispatcher {
         let route = self.lines[line].route.clone();
         let is_new = self.routes.find(route.name().as_str()).is_some_and(|new| !Arc::ptr_eq(&new, &route));
         if is_new {
-            self.send_open();
+            self.flush();
             self.forget_lines();
         }
         is_new

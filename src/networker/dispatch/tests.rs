@@ -43,12 +43,16 @@ struct World {
 }
 
 fn add(routes: &Routes, name: &str) -> (Arc<Route>, Caught) {
+    let caught = Caught::default();
+    (add_with(routes, name, caught.clone()), caught)
+}
+
+fn add_with(routes: &Routes, name: &str, inbox: impl Inbox + 'static) -> Arc<Route> {
     let bounds = Bounds { messages: 10_000, bytes: 1 << 20 };
     let route = Arc::new(Route::new(Name::new(name).unwrap(), bounds, routes.shared().clone()));
-    let caught = Caught::default();
-    route.open(Box::new(caught.clone()));
+    route.open(Box::new(inbox));
     routes.insert(route.clone());
-    (route, caught)
+    route
 }
 
 fn send(dispatcher: &mut Dispatcher, target: &str, data: &str) {
@@ -186,6 +190,38 @@ fn a_message_that_has_its_receipt_is_on_its_way() {
     assert_eq!((world.to_target.take().len(), world.to_source.take().len()), (1, 1));
 }
 
+/// A session that is down.
+struct Gone;
+
+impl Inbox for Gone {
+    fn deliver(&self, parcel: Parcel) {
+        parcel.give_back(ErrorCode::Expired, "its service is gone");
+    }
+}
+
+#[test]
+fn the_receipt_of_a_message_that_comes_back_at_once_comes_before_its_error() {
+    for bytes in [1, PARCEL_BYTES / 3, PARCEL_BYTES] {
+        let mut world = World::new();
+        world.dispatcher.wishes.receipts = true;
+        add_with(&world.routes, "gone", Gone);
+        world.dispatcher.begin();
+        for n in 0..5 {
+            let data = "x".repeat(bytes);
+            let text = format!(r#"{{"s":"source","t":"gateway-proxy:gone:x","d":"{data}","n":{n}}}"#);
+            assert!(matches!(world.dispatcher.message(&text, text.len(), true), Outcome::Done));
+        }
+        world.dispatcher.flush();
+        let told = world.to_source.take().concat();
+        for n in 0..5 {
+            let about: Vec<_> = told.iter().filter(|data| data.contains(&format!(r#""n":{n}"#))).collect();
+            let [receipt, error] = &about[..] else { panic!("{bytes} bytes: {told:?}") };
+            let is_in_order = receipt.contains(r#""opcode":21"#) && error.contains(r#""code":"expired""#);
+            assert!(is_in_order, "{bytes} bytes: {about:?}");
+        }
+    }
+}
+
 #[test]
 fn errors_leave_before_they_are_more_than_others_would_wait_for() {
     let mut world = World::new();
@@ -217,7 +253,7 @@ fn messages_like_the_last_keep_the_same_rules_as_others() {
     assert_eq!(world.to_target.take(), [["1", "2", "4"]]);
     let notices = world.to_source.take().concat();
     let codes: Vec<_> = notices.iter().filter_map(|data| data.split(r#""code":""#).nth(1)).collect();
-    assert_eq!(notices[0], "3");
+    assert_eq!(notices[2], "3");
     assert!(codes[0].starts_with("malformed") && codes[1].starts_with("too_large"), "{notices:?}");
     assert_eq!(notices.len(), 3);
 }
