@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, Supervised, fut,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, Recipient, SpawnHandle, Supervised,
+    fut,
 };
 
 use super::gateway::{ConnectionEnded, Gateway, GiveUp, ServiceRequest, WindowElapsed};
@@ -117,9 +118,10 @@ impl ClientSession {
         self.send(Outbound::Op { frame: frame::text(&op.to_json()), permit, kind });
     }
 
-    /// To the connection, unless the session has been given to another meanwhile.
+    /// To the connection, also where the service has been given to another meanwhile: what is handed over
+    /// counts as delivered, and is written before that connection closes.
     fn send(&self, outbound: Outbound) {
-        if let Some(link) = self.link.as_ref().filter(|link| self.identity.is_connection(link.id)) {
+        if let Some(link) = &self.link {
             link.outbound.do_send(outbound);
         }
     }
@@ -265,18 +267,36 @@ impl Handler<Attach> for ClientSession {
     }
 }
 
-/// The connection is about to end; told before its service can know of it, and passed on.
+/// The connection is lost: what is there for its service waits for the next one.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Release(pub ConnectionEnded);
+pub struct Lost(pub ConnectionId);
+
+impl Handler<Lost> for ClientSession {
+    type Result = ();
+
+    fn handle(&mut self, Lost(connection): Lost, context: &mut Self::Context) {
+        self.guarded(context, |session, context| session.step(Input::Release { connection }, None, context));
+    }
+}
+
+/// The connection is about to end; told before its service can know of it, and passed on. What the session
+/// has handed over by then is still written: [`Outbound::Released`] comes behind that.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Release {
+    pub ended: ConnectionEnded,
+    pub outbound: Recipient<Outbound>,
+}
 
 impl Handler<Release> for ClientSession {
     type Result = ();
 
-    fn handle(&mut self, Release(ended): Release, context: &mut Self::Context) {
+    fn handle(&mut self, Release { ended, outbound }: Release, context: &mut Self::Context) {
         let connection = ended.connection;
         self.gateway.do_send(ended);
         self.guarded(context, |session, context| session.step(Input::Release { connection }, None, context));
+        outbound.do_send(Outbound::Released);
     }
 }
 

@@ -38,6 +38,8 @@ pub enum Outbound {
     Ping,
     /// Close, after what was handed over before.
     Close(Close),
+    /// The session has handed over all that it does.
+    Released,
 }
 
 /// What an op is to its connection.

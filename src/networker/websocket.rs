@@ -22,6 +22,7 @@ use actix::{Actor, Addr, AsyncContext, Handler, Running, SpawnHandle, StreamHand
 use actix_web_actors::ws::{self, WebsocketContext};
 use tokio::sync::Semaphore;
 
+use self::end::Farewell;
 use self::ops::Acknowledgement;
 use super::bursts::{self, Burst, Bursts, Gate, Item, Paused};
 use super::dispatch::{Dispatcher, MessageLimits, Outcome};
@@ -94,6 +95,8 @@ enum Stage {
     /// The gateway was asked.
     Identifying,
     Service(Box<Service>),
+    /// It ends once its session has handed over what it does.
+    Releasing(Farewell),
     /// A close frame was sent; the service's own is awaited.
     Closing,
     Ended,
@@ -259,7 +262,7 @@ impl Connection {
                 Flow::End
             }
             Item::End => {
-                self.lost();
+                self.lost(context);
                 Flow::End
             }
         }
@@ -285,7 +288,7 @@ impl Connection {
                 self.follow(outcome, context)
             }
             // The service's close frame may be behind it.
-            Stage::Closing => Flow::On,
+            Stage::Releasing(_) | Stage::Closing => Flow::On,
             Stage::Ended => Flow::End,
         }
     }
@@ -346,10 +349,8 @@ impl Actor for Connection {
         }
     }
 
-    fn stopping(&mut self, _: &mut Ctx) -> Running {
-        self.flush();
-        self.count_close(Close::Lost);
-        self.tell_end(Ended::Lost, "its connection was lost");
+    fn stopping(&mut self, context: &mut Ctx) -> Running {
+        self.lost(context);
         Running::Stop
     }
 
@@ -396,6 +397,7 @@ impl Connection {
             }
             Outbound::Ping => self.outgoing.borrow_mut().push_op(frame::ping(), None, false),
             Outbound::Close(close) => self.close(close, context),
+            Outbound::Released => self.released(),
         }
     }
 }

@@ -9,6 +9,7 @@ mod bot;
 mod chaos;
 mod credentials;
 #[cfg(feature = "fault-injection")]
+mod endings;
 mod faults;
 mod fuzz;
 mod http;

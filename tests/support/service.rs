@@ -161,6 +161,14 @@ impl Service {
         self.bytes(&frames);
     }
 
+    /// Many messages, and a frame with this first byte behind them, in one write.
+    pub(crate) fn texts_and(&mut self, texts: impl IntoIterator<Item = String>, first: u8, payload: &[u8]) {
+        let mut frames: Vec<u8> = texts.into_iter().flat_map(|text| masked(0x81, text.as_bytes())).collect();
+        frames.extend(masked(first, payload));
+        self.note("sent many and another", first, &frames);
+        self.bytes(&frames);
+    }
+
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         if let Err(error) = self.stream.write_all(bytes) {
             // A gateway that has closed reads no more: what it said is still to be read.
@@ -341,6 +349,11 @@ impl Service {
     /// Ends the connection without a word: FIN.
     pub(crate) fn vanish(self) {
         self.stream.shutdown().unwrap();
+    }
+
+    /// Says at the socket that it sends nothing more, and goes on reading.
+    pub(crate) fn stop_sending(&self) {
+        self.stream.stop_sending().unwrap();
     }
 
     /// Ends the connection, if it is still there, under whoever reads it.

@@ -90,6 +90,14 @@ impl Wire {
         Ok((received.bytes, at))
     }
 
+    /// Ends the direction to the gateway.
+    pub(crate) fn stop_sending(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+            _ => self.socket().shutdown(Shutdown::Write),
+        }
+    }
+
     pub(crate) fn shutdown(&self) -> io::Result<()> {
         match self {
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
