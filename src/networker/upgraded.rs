@@ -128,7 +128,11 @@ where
     };
     drop(app);
     let mut writing = Writing::new(wire, codec, response)?;
-    poll_fn(|context| writing.poll(context)).await?;
+    if let Err(error) = poll_fn(|context| writing.poll(context)).await {
+        // A peer that went away is no failure of ours; whose connection it was tells of its end.
+        log::debug!("a connection ended amid a write: {error}");
+        return Ok(());
+    }
     let _ = tokio::time::timeout(linger, writing.finish()).await;
     Ok(())
 }

@@ -172,3 +172,21 @@ fn a_connection_that_is_replaced_and_its_heir_have_all_between_them() {
         came.extend(numbers(&read_to_the_end(&mut target).0, data));
     });
 }
+
+#[test]
+fn a_service_that_resets_its_connection_amid_its_messages_is_no_error_in_the_log() {
+    let gateway = Gateway::start(&[]);
+    let mut source = gateway.service("a");
+    for round in 1..=50 {
+        let target = gateway.service("b");
+        let data = "x".repeat(2_000);
+        let texts = (0..50).map(|_| format!(r#"{{"s":"a","t":"gateway-proxy:b:x","d":"{data}"}}"#));
+        source.texts(texts);
+        target.lose_power();
+        let is_away = || (gateway.log().matches("b is away").count() == round).then_some(());
+        eventually("its end is told", is_away);
+    }
+    let log = gateway.log();
+    let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
