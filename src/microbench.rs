@@ -47,7 +47,7 @@ impl Sender {
             let (item, bytes) = self.burst.get(index).expect("there are so many");
             assert_eq!(item, Item::Text);
             let text = simdutf8::basic::from_utf8(bytes).expect("UTF-8");
-            let outcome = self.dispatcher.message(text, room, true);
+            let outcome = self.dispatcher.message(text, room, || true);
             assert!(matches!(outcome, Outcome::Done), "{outcome:?}");
         }
         self.dispatcher.flush();

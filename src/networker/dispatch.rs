@@ -137,8 +137,9 @@ impl Dispatcher {
         }
     }
 
-    /// Takes one message. `room` is how many bytes this burst may still bring.
-    pub(crate) fn message(&mut self, text: &str, room: usize, may_hold: bool) -> Outcome {
+    /// Takes one message. `room` is how many bytes this burst may still bring; `may_hold`, whether its sender
+    /// may be held for it, is asked where a mailbox is full.
+    pub(crate) fn message(&mut self, text: &str, room: usize, may_hold: impl FnOnce() -> bool) -> Outcome {
         let (envelope, route) = match self.find(text) {
             Ok(found) => found,
             Err(malformed) => {
@@ -192,7 +193,13 @@ impl Dispatcher {
         Ok((envelope, envelope.route()))
     }
 
-    fn proxy(&mut self, envelope: &Envelope<'_>, proxy: &Proxy<'_>, room: usize, may_hold: bool) -> Outcome {
+    fn proxy(
+        &mut self,
+        envelope: &Envelope<'_>,
+        proxy: &Proxy<'_>,
+        room: usize,
+        may_hold: impl FnOnce() -> bool,
+    ) -> Outcome {
         let spelling = &*proxy.target;
         if self.routes.is_draining() {
             self.refuse(envelope, Some(spelling), None, ErrorCode::Draining, "the gateway is stopping");
@@ -207,7 +214,11 @@ impl Dispatcher {
         };
         let text = envelope.text().as_bytes();
         let parts = [&text[..proxy.cut.start], &text[proxy.cut.end..]];
-        match self.push(line, parts, envelope.nonce(), room) {
+        let pushed = match self.push(line, parts, envelope.nonce(), room) {
+            Err(Refused::Full) if self.release_spare() => self.push(line, parts, envelope.nonce(), room),
+            pushed => pushed,
+        };
+        match pushed {
             Ok(()) => {
                 let head = &mut self.lines[line].head;
                 if head.is_none() {
@@ -218,11 +229,16 @@ impl Dispatcher {
             }
             // The session went down since it was found: look again, once.
             Err(Refused::Closed) if self.forget_closed(line) => self.proxy(envelope, proxy, room, may_hold),
-            Err(Refused::Full) if may_hold && !self.must_be_read() => {
-                Outcome::Full(self.lines[line].route.clone())
-            }
             Err(refused) => {
-                let entry = self.lines[line].entry.clone();
+                let Line { route, entry, .. } = &self.lines[line];
+                if refused == Refused::Full && !self.must_be_read() {
+                    if may_hold() {
+                        return Outcome::Full(route.clone());
+                    }
+                    // Unless it is below three quarters: then smaller messages may fit, and are taken.
+                    route.gauge().start_refusing();
+                }
+                let entry = entry.clone();
                 let (code, message) = match refused {
                     Refused::Closed => NO_SUCH_SERVICE,
                     Refused::Full | Refused::StillFull => MAILBOX_FULL,
@@ -265,10 +281,12 @@ impl Dispatcher {
         pushed
     }
 
-    /// Whether holding this sender could keep its own mailbox full: what it acknowledges must be
-    /// read.
+    /// Whether holding this sender could keep its own mailbox full, or all together: what it acknowledges must
+    /// be read.
     fn must_be_read(&self) -> bool {
-        self.wishes.acks && self.own.gauge().is_crowded()
+        let own = self.own.gauge();
+        let frees_total = || self.routes.shared().total.is_crowded() && !own.held().is_zero();
+        self.wishes.acks && (own.is_crowded() || frees_total())
     }
 
     /// Notes how the target was spelled, and sends the parcel if it is large.
@@ -286,10 +304,17 @@ impl Dispatcher {
         if self.open.len() > MAX_KEPT_OPEN {
             return self.flush();
         }
+        self.release_spare();
+    }
+
+    /// Gives back what our own parcels took of the room of all mailboxes and do not need: it may be what one of
+    /// them lacks. Whether that was anything.
+    fn release_spare(&mut self) -> bool {
+        let mut is_any = false;
         for line in &self.open {
-            self.lines[*line].open.as_mut().map(OpenParcel::release_spare);
+            is_any |= self.lines[*line].open.as_mut().is_some_and(OpenParcel::release_spare);
         }
-        self.notices.as_mut().map(OpenParcel::release_spare);
+        is_any | self.notices.as_mut().is_some_and(OpenParcel::release_spare)
     }
 
     /// Sends all parcels: the end of a burst, or before the sender is held. What a connection

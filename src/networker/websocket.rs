@@ -281,7 +281,10 @@ impl Connection {
                     service.is_confirmed = true;
                     self.entrance.gateway.do_send(Confirm(self.id));
                 }
-                let outcome = service.dispatcher.message(text, room, self.hold != Hold::Spent);
+                let (hold, budget) = (self.hold, &mut self.budget);
+                // A wait for no time at all would still be one, and a timer's is a millisecond at least.
+                let may_hold = || hold != Hold::Spent && !budget.left(Instant::now()).is_zero();
+                let outcome = service.dispatcher.message(text, room, may_hold);
                 if !matches!(outcome, Outcome::Full(_)) {
                     self.hold = Hold::No;
                 }

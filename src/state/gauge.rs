@@ -188,6 +188,11 @@ impl Total {
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Acquire)
     }
+
+    /// Whether it is above three quarters of its bound.
+    pub fn is_crowded(&self) -> bool {
+        self.held() >= three_quarters(self.bound)
+    }
 }
 
 fn three_quarters(bound: u64) -> u64 {

@@ -12,22 +12,29 @@ pub struct HoldBudget {
     hold: Duration,
     /// When a hold ended, and how long it was.
     holds: VecDeque<(Instant, Duration)>,
+    /// How long these were together: whoever finds no room asks for it, however often.
+    spent: Duration,
 }
 
 impl HoldBudget {
     pub fn new(hold: Duration) -> Self {
-        Self { hold, holds: VecDeque::new() }
+        Self { hold, holds: VecDeque::new(), spent: Duration::ZERO }
     }
 
     /// How long a hold that begins now may be.
     pub fn left(&mut self, now: Instant) -> Duration {
-        while self.holds.pop_front_if(|(end, _)| now.saturating_duration_since(*end) >= WINDOW).is_some() {}
-        self.hold.saturating_sub(self.holds.iter().map(|(_, length)| *length).sum())
+        let is_over = |(end, _): &mut (Instant, Duration)| now.saturating_duration_since(*end) >= WINDOW;
+        while let Some((_, length)) = self.holds.pop_front_if(is_over) {
+            self.spent -= length;
+        }
+        self.hold.saturating_sub(self.spent)
     }
 
     /// A hold that began at `start` ended now.
     pub fn spend(&mut self, start: Instant, now: Instant) {
-        self.holds.push_back((now, now.saturating_duration_since(start)));
+        let length = now.saturating_duration_since(start);
+        self.holds.push_back((now, length));
+        self.spent += length;
     }
 }
 

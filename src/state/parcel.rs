@@ -95,10 +95,14 @@ impl OpenParcel {
         })
     }
 
-    /// Gives back what it has of the room of all mailboxes beyond its messages' own.
-    pub fn release_spare(&mut self) {
-        self.target.total().release(self.total_reserved - self.amount.bytes);
-        self.total_reserved = self.amount.bytes;
+    /// Gives back what it has of the room of all mailboxes beyond its messages' own. Whether that was anything.
+    pub fn release_spare(&mut self) -> bool {
+        let spare = self.total_reserved - self.amount.bytes;
+        if spare > 0 {
+            self.target.total().release(spare);
+            self.total_reserved = self.amount.bytes;
+        }
+        spare > 0
     }
 
     pub fn frame_bytes(&self) -> usize {

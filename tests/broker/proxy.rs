@@ -123,6 +123,32 @@ fn a_full_mailbox_is_bounded_by_bytes_too() {
 }
 
 #[test]
+fn a_sender_is_not_held_for_longer_than_it_may_be_by_what_is_larger_than_the_room_that_is_left() {
+    const EACH: u64 = 200;
+    // A hold takes a millisecond at least: a hundred of them would be a hundred times what it may be held.
+    for (hold, most_holds) in [("--hold-ms=0", 0), ("--hold-ms=1", EACH / 2)] {
+        let gateway = Gateway::start(&["--max-message-bytes=60000", "--mailbox-bytes=100000", hold]);
+        away(&gateway, "b");
+        let (mut source, mut free) = (gateway.service("a"), gateway.service("free"));
+        source.send("b", "x", &format!("\"{}\"", "x".repeat(55_000)));
+        let large = "x".repeat(52_000);
+        let large = |n| format!(r#"{{"s":"a","t":"gateway-proxy:b:x","n":{n},"d":"{large}"}}"#);
+        source.texts((0..EACH).flat_map(|n| {
+            let small = ["b", "free"].map(|target| numbered("a", target, n..n + 1));
+            [large(n)].into_iter().chain(small.into_iter().flatten())
+        }));
+        for n in 0..EACH {
+            assert_eq!(source.expect_error("mailbox_full")["n"], n);
+            assert_eq!(free.next().json["d"], n);
+        }
+        source.expect_nothing();
+        assert_eq!(gateway.account("b"), [1 + EACH, 0, 0, 0, 1 + EACH], "what fits is taken");
+        let holds = gateway.metric("gateway_held_total", "mailbox_full");
+        assert!(holds <= most_holds, "{hold}: it was held {holds} times");
+    }
+}
+
+#[test]
 fn all_mailboxes_together_are_bounded() {
     let gateway = Gateway::start(&[
         "--max-message-bytes=1000",

@@ -57,7 +57,7 @@ fn add_with(routes: &Routes, name: &str, inbox: impl Inbox + 'static) -> Arc<Rou
 
 fn send(dispatcher: &mut Dispatcher, target: &str, data: &str) {
     let text = format!(r#"{{"s":"source","t":"gateway-proxy:{target}:x","d":{data}}}"#);
-    let outcome = dispatcher.message(&text, text.len(), true);
+    let outcome = dispatcher.message(&text, text.len(), || true);
     assert!(matches!(outcome, Outcome::Done), "{text}: {outcome:?}");
 }
 
@@ -65,7 +65,12 @@ const CONNECTION: ConnectionId = ConnectionId(1);
 
 impl World {
     fn new() -> Self {
-        let shared = Arc::new(Shared::new(100, 1 << 30));
+        Self::within(1 << 30)
+    }
+
+    /// So many bytes are the bound of all mailboxes.
+    fn within(total_bytes: u64) -> Self {
+        let shared = Arc::new(Shared::new(100, total_bytes));
         let routes = Arc::new(Routes::new(ShardTable::new(1), shared));
         let [(own, to_source), (_, to_target), _] =
             ["source", "target", "other"].map(|name| add(&routes, name));
@@ -83,6 +88,17 @@ impl World {
 
     fn send(&mut self, target: &str, data: &str) {
         send(&mut self.dispatcher, target, data);
+    }
+
+    /// A message with so many bytes of data; whether its sender is to be held for it, if it may be.
+    fn is_held_at(&mut self, target: &str, bytes: usize, may_hold: bool) -> bool {
+        let data = "x".repeat(bytes);
+        let text = format!(r#"{{"s":"source","t":"gateway-proxy:{target}:x","d":"{data}"}}"#);
+        match self.dispatcher.message(&text, text.len(), || may_hold) {
+            Outcome::Done => false,
+            Outcome::Full(_) => true,
+            other => panic!("{text}: {other:?}"),
+        }
     }
 
     /// Makes the connection look again.
@@ -185,7 +201,7 @@ fn a_message_that_has_its_receipt_is_on_its_way() {
     world.dispatcher.wishes.receipts = true;
     world.dispatcher.begin();
     let text = r#"{"s":"source","t":"gateway-proxy:target:x","d":1,"n":"1"}"#;
-    assert!(matches!(world.dispatcher.message(text, text.len(), true), Outcome::Done));
+    assert!(matches!(world.dispatcher.message(text, text.len(), || true), Outcome::Done));
     (0..PARCEL_BYTES / 100).for_each(|_| world.send("nobody", "1"));
     assert_eq!((world.to_target.take().len(), world.to_source.take().len()), (1, 1));
 }
@@ -242,11 +258,11 @@ fn messages_like_the_last_keep_the_same_rules_as_others() {
     let like_the_last = |rest: &str| format!(r#"{{"s":"source","t":"gateway-proxy:target:{rest}"#);
     for rest in [r#"","d":1}"#, &format!(r#"{}","d":1}}"#, "x".repeat(100))] {
         let text = like_the_last(rest);
-        let outcome = world.dispatcher.message(&text, text.len(), true);
+        let outcome = world.dispatcher.message(&text, text.len(), || true);
         assert!(matches!(outcome, Outcome::Done), "{text}: {outcome:?}");
     }
     let text = like_the_last(r#"x","s":"target","d":1}"#);
-    let outcome = world.dispatcher.message(&text, text.len(), true);
+    let outcome = world.dispatcher.message(&text, text.len(), || true);
     let Outcome::Error(error) = outcome else { panic!("{text}: {outcome:?}") };
     assert_eq!(error.code, ErrorCode::Malformed);
     world.dispatcher.flush();
@@ -282,4 +298,67 @@ fn a_message_that_begins_as_an_earlier_one_goes_where_its_target_is_now() {
     world.dispatcher.flush();
     assert!(world.to_source.take().concat()[0].contains("draining"));
     assert!(to_heir.take().is_empty());
+}
+
+/// How many bytes of data there are in each, and whether it is an ERROR about a full mailbox instead.
+fn shown(all: &[Vec<String>]) -> Vec<Result<usize, &str>> {
+    let data = all.iter().flatten();
+    data.map(|data| if data.contains("mailbox_full") { Err("full") } else { Ok(data.len() - 2) }).collect()
+}
+
+#[test]
+fn of_a_mailbox_below_three_quarters_what_does_not_fit_is_refused_and_what_fits_is_taken() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    for bytes in [600_000, 500_000, 1, 500_000, 2] {
+        assert!(!world.is_held_at("target", bytes, false));
+    }
+    world.dispatcher.flush();
+    assert_eq!(shown(&world.to_target.take()), [Ok(600_000), Ok(1), Ok(2)]);
+    assert_eq!(shown(&world.to_source.take()), [Err("full"); 2]);
+}
+
+#[test]
+fn once_a_mailbox_above_three_quarters_is_full_nothing_is_taken_and_nobody_held_for_it() {
+    let mut world = World::new();
+    world.dispatcher.begin();
+    assert!(!world.is_held_at("target", 900_000, true));
+    assert!(world.is_held_at("target", 500_000, true), "there was none before it");
+    assert!(!world.is_held_at("target", 500_000, false));
+    for bytes in [500_000, 1] {
+        assert!(!world.is_held_at("target", bytes, true));
+    }
+    world.dispatcher.flush();
+    assert_eq!(shown(&world.to_target.take()), [Ok(900_000)]);
+    assert_eq!(shown(&world.to_source.take()), [Err("full"); 3]);
+}
+
+#[test]
+fn who_has_yet_to_acknowledge_what_fills_all_mailboxes_together_is_read() {
+    for acks in [false, true] {
+        let mut world = World::within(100_000);
+        world.dispatcher.wishes.acks = acks;
+        world.dispatcher.begin();
+        assert!(!world.is_held_at("target", 90_000, true));
+        assert!(world.is_held_at("target", 20_000, true), "it has nothing to acknowledge");
+        assert!(!world.is_held_at("source", 1, true));
+        assert_eq!(world.is_held_at("target", 20_000, true), !acks);
+        world.dispatcher.flush();
+        let to_source = world.to_source.take();
+        assert_eq!(shown(&to_source), if acks { vec![Ok(1), Err("full")] } else { vec![Ok(1)] });
+    }
+}
+
+#[test]
+fn room_of_all_mailboxes_that_its_own_parcels_do_not_need_is_no_reason_to_refuse() {
+    let mut world = World::within(100_000);
+    let to_third = world.add("third");
+    world.dispatcher.begin();
+    for target in ["target", "nobody"] {
+        assert!(!world.is_held_at(target, 1, false));
+    }
+    assert!(!world.is_held_at("third", 90_000, false));
+    world.dispatcher.flush();
+    assert_eq!(shown(&to_third.take()), [Ok(90_000)]);
+    assert_eq!(shown(&world.to_target.take()), [Ok(1)]);
 }

@@ -44,7 +44,7 @@ impl Connection {
         self.entrance.routes.shared().held.add(why);
     }
 
-    /// Holds the sender until the mailbox has room, or its budget is spent.
+    /// Holds the sender until the mailbox has room, or its budget is spent, which it is not yet.
     pub(super) fn hold(&mut self, route: Arc<Route>, context: &mut Ctx) {
         // It looks again and again while one message waits.
         if std::mem::replace(&mut self.hold, Hold::Waiting) == Hold::No {
@@ -52,13 +52,11 @@ impl Connection {
         }
         let start = Instant::now();
         let left = self.budget.left(start);
-        let waiting = route.clone();
-        let waited = async move { timeout(left, room(&waiting)).await.is_ok() };
+        let waited = async move { timeout(left, room(&route)).await.is_ok() };
         self.wait_for(waited, context, move |connection, has_room| {
             connection.budget.spend(start, Instant::now());
             if !has_room {
                 connection.hold = Hold::Spent;
-                route.gauge().start_refusing();
             }
         });
     }
