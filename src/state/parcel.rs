@@ -232,15 +232,15 @@ impl Parcel {
         std::mem::take(&mut self.frames)
     }
 
-    /// Ends the messages as returned: an ERROR for each goes into its source's mailbox. What
-    /// finds no room there is dead.
+    /// Ends the messages as returned: an ERROR for each goes into its source's mailbox, in the room of all
+    /// mailboxes that the messages had, and in more where that is not enough. What finds no room is dead.
     pub fn give_back(mut self, code: ErrorCode, message: &str) {
         self.end_returned(code, message);
     }
 
     fn end_returned(&mut self, code: ErrorCode, message: &str) {
         let Some(origin) = self.origin.take() else { return };
-        let mut notices = OpenParcel::new(origin.source.clone(), 0);
+        let mut notices = self.notices_in_place(origin.source.clone());
         let (mut returned, mut dead) = (Amount::default(), Amount::default());
         for (index, text) in TextFrames::new(&self.frames).enumerate() {
             let spelling = origin.spellings.of(index as u64, self.target.name().as_str());
@@ -257,7 +257,7 @@ impl Parcel {
         origin.entry.end(dead, End::Dead);
         if !dead.is_zero() {
             log::warn!(
-                "{} messages from {} to {} are dead: they were to be returned ({}), but their source is gone or its mailbox full",
+                "{} messages from {} to {} are dead: they were to be returned ({}), but their source is gone, or its mailbox or all together full",
                 dead.messages,
                 origin.source.name(),
                 self.target.name(),
@@ -265,6 +265,17 @@ impl Parcel {
             );
         }
         notices.send(None);
+    }
+
+    /// A parcel for notices that takes over the messages' room of all mailboxes: there may be no other, and a
+    /// stop, which goes on once nothing is held, must not find it free in between. Their room in their own
+    /// mailbox is free at once, as their source may be that of the same mailbox.
+    fn notices_in_place(&mut self, source: Arc<Route>) -> OpenParcel {
+        let room = std::mem::take(&mut self.amount);
+        self.target.gauge().release(room);
+        let mut notices = OpenParcel::new(source, 0);
+        notices.total_reserved = room.bytes;
+        notices
     }
 }
 
@@ -327,3 +338,6 @@ impl Spellings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

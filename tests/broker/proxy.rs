@@ -231,6 +231,28 @@ fn what_a_service_did_not_come_back_for_is_returned_to_its_senders() {
 }
 
 #[test]
+fn what_filled_all_mailboxes_is_returned_in_the_room_that_it_had() {
+    let gateway = Gateway::start(&[
+        "--max-message-bytes=1100",
+        "--mailbox-bytes=10000",
+        "--mailbox-total-bytes=10000",
+        "--resume-window-ms=2500",
+    ]);
+    away(&gateway, "b");
+    let mut source = gateway.service("a");
+    let message = |n, rest: &str| format!(r#"{{"s":"a","t":"gateway-proxy:b:x","n":{n},"d":"{rest}"}}"#);
+    let padding = "x".repeat(1_000 - message(0, "").len() + "gateway-proxy:b:".len());
+    source.texts((0..10).map(|n| message(n, &padding)));
+    eventually("all mailboxes are full", || {
+        (gateway.metric("gateway_mailbox_bytes", "") == 10_000).then_some(())
+    });
+    for n in 0..10 {
+        assert_eq!(source.expect_error("expired")["n"], n);
+    }
+    assert_eq!(gateway.account("b"), [10, 0, 10, 0, 0]);
+}
+
+#[test]
 fn what_cannot_even_be_returned_is_dead() {
     let gateway = Gateway::start(&["--resume-window-ms=2500"]);
     away(&gateway, "b");
