@@ -10,9 +10,9 @@ use crate::protocol::name::Name;
 
 /// Inputs in their order, each with what goes with it.
 ///
-/// It holds as many ops as there are [places] for, and besides three inputs for each service that is connected
-/// or away, or that the pool knows: that it was down, and what became of it last before and after. Each input
-/// costs about the same, however many wait.
+/// It holds as many ops as there are [places] for, and besides five inputs for each service that is connected
+/// or away, or that the pool knows: that it was down, and, before and after that, what became of it last and
+/// that it heard of its ids. Each input costs about the same, however many wait.
 #[derive(Debug)]
 pub struct Backlog<R, T> {
     /// By number, which grows.
@@ -36,6 +36,8 @@ struct Numbers {
     presences: VecDeque<u64>,
     /// That it was down, which whoever comes next by its name does not undo: one at most.
     downs: VecDeque<u64>,
+    /// That it heard of its ids: the last one stands, and the last one before it was down, which that goes by.
+    heards: VecDeque<u64>,
     /// What is void as soon as it is down.
     states: VecDeque<u64>,
     deaths: VecDeque<u64>,
@@ -47,15 +49,18 @@ impl Numbers {
             Input::State { .. } => &mut self.states,
             Input::Death { .. } => &mut self.deaths,
             Input::Down { .. } => &mut self.downs,
+            Input::Heard { .. } => &mut self.heards,
             Input::Resumed { .. } | Input::Away { .. } => &mut self.presences,
             _ => &mut self.requests,
         }
     }
 
+    fn all(&self) -> [&VecDeque<u64>; 6] {
+        [&self.requests, &self.presences, &self.downs, &self.heards, &self.states, &self.deaths]
+    }
+
     fn is_empty(&self) -> bool {
-        [&self.requests, &self.presences, &self.downs, &self.states, &self.deaths]
-            .into_iter()
-            .all(VecDeque::is_empty)
+        self.all().into_iter().all(VecDeque::is_empty)
     }
 }
 
@@ -137,6 +142,10 @@ impl<R, T> Backlog<R, T> {
                 // What it told of shards that it has lost since is void; a death says why.
                 self.void(service, |numbers| &mut numbers.states);
             }
+            Input::Heard { service } => {
+                let down = self.by_service.get(service).and_then(|numbers| numbers.downs.front().copied());
+                self.void_since(down.unwrap_or_default(), service, |numbers| &mut numbers.heards);
+            }
             // The last one stands.
             Input::Wake => drop(self.wake.and_then(|number| self.take(number))),
             Input::SessionStartLimit { .. } => drop(self.limit.and_then(|number| self.take(number))),
@@ -183,6 +192,10 @@ mod tests {
 
     fn away(name: &str) -> Input<u8> {
         Input::Away { service: Name::new(name).unwrap(), last_frame: None }
+    }
+
+    fn heard(name: &str) -> Input<u8> {
+        Input::Heard { service: Name::new(name).unwrap() }
     }
 
     fn down(name: &str) -> Input<u8> {
@@ -249,13 +262,14 @@ mod tests {
         let (mut dice, mut backlog) = (fastrand::Rng::with_seed(3), Backlog::default());
         for _ in 0..20_000 {
             let name = ["a", "b", "c", "stranger"][dice.usize(..4)];
-            let input = match dice.u8(..9) {
+            let input = match dice.u8(..10) {
                 0..=2 => connect(name),
                 3 => death(name),
                 4 => state(name),
                 5 => resumed(name),
                 6 => away(name),
                 7 => down(name),
+                8 => heard(name),
                 _ => Input::Wake,
             };
             backlog.push(input, (), |service| service.as_str() != "stranger");
@@ -263,12 +277,8 @@ mod tests {
                 backlog.pop();
             }
             assert_eq!(backlog.requests(), counted(&backlog));
-            let indexed: usize = backlog
-                .by_service
-                .values()
-                .map(|it| [&it.requests, &it.presences, &it.downs, &it.states, &it.deaths].map(VecDeque::len))
-                .map(|lengths| lengths.iter().sum::<usize>())
-                .sum();
+            let indexed: usize =
+                backlog.by_service.values().flat_map(|numbers| numbers.all().map(VecDeque::len)).sum();
             let of_services = backlog.inputs.values().filter(|(it, ())| it.service().is_some()).count();
             assert_eq!(indexed, of_services, "each is in the index once");
         }
@@ -299,6 +309,16 @@ mod tests {
     fn whoever_comes_by_the_name_of_one_that_is_down_does_not_undo_that() {
         assert_eq!(left([down("a"), resumed("a"), connect("a")]), [0, 1, 2]);
         assert_eq!(left([down("a"), resumed("a"), connect("a"), away("a"), resumed("a")]), [0, 4]);
+    }
+
+    #[test]
+    fn what_a_service_heard_stands_however_it_comes_and_goes_and_of_several_times_the_last() {
+        assert_eq!(left([heard("a"), heard("b"), resumed("a"), away("a"), heard("a")]), [1, 3, 4]);
+        assert_eq!(
+            left([heard("a"), away("a"), heard("a"), down("a"), heard("a"), heard("a")]),
+            [1, 2, 3, 5]
+        );
+        assert_eq!(left([heard("a"), down("a"), heard("a"), away("a"), down("a")]), [0, 1, 2]);
     }
 
     #[test]

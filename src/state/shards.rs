@@ -8,9 +8,10 @@
 //!
 //! - **In**: hand in each service's inputs in the order in which they happened. [`Input::Resumed`]
 //!   for *every* accepted IDENTIFY, the first one of a name included, before any of its ops;
-//!   [`Input::Away`] when its connection ends; [`Input::Down`] when its session ends, with the
-//!   [`Departure`] that says whether its ids are free at once. Each name ever told ends with `Down`,
-//!   except where it is the gateway that stops: then leases stand, and nobody is told `Down`.
+//!   [`Input::Away`] when its connection ends; [`Input::Heard`] where its ids are told without one;
+//!   [`Input::Down`] when its session ends, with the [`Departure`] that says whether its ids are free at
+//!   once. Each name ever told ends with `Down`, except where it is the gateway that stops: then leases
+//!   stand, and nobody is told `Down`.
 //!   Discord's answers come in as [`Input::SessionStartLimit`].
 //! - **Time**: call `step(Input::Wake, now)` at [`ShardPool::next_wake`], which is to be asked after
 //!   every step. Late is allowed, early has no effect. And wherever [`ShardPool::is_clock_off`], which
@@ -117,6 +118,8 @@ pub struct ShardPool<R> {
     queue: Queue<R>,
     /// Services without a connection, and when their last frame came.
     away: HashMap<Name, u64>,
+    /// When services heard last, otherwise than over a connection, that their leases stand.
+    heard: HashMap<Name, u64>,
     /// Services that have sent SHARD_STATE.
     reporting: HashSet<Name>,
     /// Holders that have not identified since the restart, and until when they are waited for.
@@ -213,6 +216,7 @@ impl<R: Clone> ShardPool<R> {
             Input::State { service, request, state } => self.state(service, request, state, now, actions),
             Input::Resumed { service } => self.resumed(&service, now, actions),
             Input::Away { service, last_frame } => self.gone(service, last_frame, now),
+            Input::Heard { service } => self.heard(service, now),
             Input::Down { service, departure } => self.down(&service, departure, now, actions),
             Input::SessionStartLimit { limit, asked_at } => self.limit(limit, asked_at, now, actions),
             Input::Wake => {}

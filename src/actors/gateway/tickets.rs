@@ -12,6 +12,7 @@ use crate::protocol::op::{self, Accept, Hidden, Reject, Ticket};
 use crate::state::grant::Grant;
 use crate::state::peer::Peer;
 use crate::state::registry::{Claim, Finds, TICKET_LIFE};
+use crate::state::shards::Input;
 
 /// IDENTIFY by HTTP: asks for a ticket.
 #[derive(Debug, Clone, Message)]
@@ -48,6 +49,10 @@ impl Gateway {
             ticket_expires_ms: u64::try_from(TICKET_LIFE.as_millis()).unwrap_or(u64::MAX),
         };
         let accept = self.acceptance(&name, &session, finds != Finds::Nothing, Some(shown));
+        // It goes by that for another window, whether it uses the ticket or not.
+        if !accept.shards.is_empty() {
+            self.tell_allocator(Input::Heard { service: name.clone() });
+        }
         self.registry.hold_name(claim, identify.clone(), ticket, session, now);
         Ok(accept)
     }

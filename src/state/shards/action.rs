@@ -29,6 +29,9 @@ pub enum Input<R> {
         /// When its last frame came, where that is known; else that is now.
         last_frame: Option<Instant>,
     },
+    /// The service heard otherwise than over its connection that its leases stand: from now on it may keep
+    /// them for another window.
+    Heard { service: Name },
     /// Its session ended: its leases go back.
     Down { service: Name, departure: Departure },
     /// Discord told its limit, which it was asked for then, by the real clock.
@@ -46,6 +49,7 @@ impl<R> Input<R> {
             | Self::State { service, .. }
             | Self::Resumed { service }
             | Self::Away { service, .. }
+            | Self::Heard { service }
             | Self::Down { service, .. } => Some(service),
             Self::SessionStartLimit { .. } | Self::Wake => None,
         }

@@ -24,6 +24,7 @@ impl<R: Clone> ShardPool<R> {
         self.generations().any(|it| it.holds(service))
             || self.queue.places_of(service) > 0
             || self.away.contains_key(service)
+            || self.heard.contains_key(service)
             || self.reporting.contains(service)
             || self.unseen.0.contains(service)
     }

@@ -251,6 +251,22 @@ impl Generation {
         self.slot_mut(id).crashes = CrashRecord::default();
     }
 
+    /// The ids that are held back and that this service had last.
+    pub(super) fn held_back_from(&self, service: &Name) -> Vec<Shard> {
+        let had_last = |id: &ShardId| self.record(*id).last_holder.as_ref() == Some(service);
+        self.held_back.iter().map(|(_, id)| *id).filter(had_last).map(|id| self.shard(id)).collect()
+    }
+
+    /// An id that is held back is so at least until its last holder must have noticed.
+    pub(super) fn hold_longer(&mut self, id: ShardId, noticed_ms: u64) {
+        let Some(hold) = self.record(id).hold.filter(|hold| hold.noticed_ms < noticed_ms) else { return };
+        let reason = if hold.until_ms < noticed_ms { HoldReason::Vanished } else { hold.reason };
+        let until_ms = hold.until_ms.max(noticed_ms);
+        self.held_back.remove(&(hold.until_ms, id));
+        self.held_back.insert((until_ms, id));
+        self.slot_mut(id).hold = Some(HoldRecord { until_ms, reason, noticed_ms });
+    }
+
     /// The first of the ids that are held back to become free.
     pub(super) fn first_held_back(&self) -> Option<HoldRecord> {
         self.held_back.first().and_then(|&(_, id)| self.record(id).hold)

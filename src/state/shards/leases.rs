@@ -231,6 +231,7 @@ impl<R: Clone> ShardPool<R> {
     pub(super) fn resumed(&mut self, service: &Name, now: u64, actions: &mut Vec<Action<R>>) {
         self.leave_queue(service);
         self.away.remove(service);
+        self.heard.remove(service);
         self.unseen.0.remove(service);
         self.current.unclaim(service);
         self.doubt(service, now);
@@ -270,6 +271,36 @@ impl<R: Clone> ShardPool<R> {
         self.away.insert(service, last_frame);
     }
 
+    /// The service goes on for another window with what it holds; and with what it has just lost, where it
+    /// cannot know that: the same id is its own in another generation, or the word that it lost all crosses
+    /// this one.
+    pub(super) fn heard(&mut self, service: Name, now: u64) {
+        let noticed_ms = self.noticed_ms(now);
+        let has_leases = self.generations().any(|it| it.holds(&service));
+        let held_back = |it: &super::Generation| it.held_back_from(&service);
+        let lost: Vec<Shard> = if has_leases {
+            self.missed_revokes(&service, now)
+        } else {
+            self.generations().flat_map(held_back).collect()
+        };
+        for shard in lost {
+            self.hold_longer(shard, noticed_ms);
+        }
+        if has_leases {
+            self.heard.insert(service, now);
+        }
+    }
+
+    fn hold_longer(&mut self, shard: Shard, noticed_ms: u64) {
+        self.told.is_stale = true;
+        if let Some((generation, _)) = self.generation_mut(shard.shard_count) {
+            generation.hold_longer(shard.shard_id, noticed_ms);
+        } else if let Some(until) = self.retired.get_mut(&shard.shard_count) {
+            *until = noticed_ms.max(*until);
+            self.is_dirty = true;
+        }
+    }
+
     pub(super) fn down(
         &mut self,
         service: &Name,
@@ -279,13 +310,14 @@ impl<R: Clone> ShardPool<R> {
     ) {
         self.leave_queue(service);
         let away_since = self.away.remove(service);
+        let heard = self.heard.remove(service).unwrap_or_default();
         self.reporting.remove(service);
         self.unseen.0.remove(service);
         let end = match departure {
             Departure::Left => End::Left,
             Departure::Vanished { last_frame } => {
                 let told = last_frame.map(|instant| self.timeline.ms(instant).min(now));
-                End::Vanished { noticed_ms: self.noticed_ms(told.or(away_since).unwrap_or(now)) }
+                End::Vanished { noticed_ms: self.noticed_ms(told.or(away_since).unwrap_or(now).max(heard)) }
             }
         };
         self.end_all(service, &end, now, actions);

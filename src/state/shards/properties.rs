@@ -128,6 +128,7 @@ fn the_stories_are_eventful() {
         "clock set forward",
         "clock set back",
         "other settings",
+        "told without a connection",
     ] {
         assert!(seen.get(what).is_some_and(|times| *times >= 3), "{what} is missing: {seen:?}");
     }

@@ -80,6 +80,7 @@ impl<R: Clone> ShardPool<R> {
             lost: record.lost,
             queue,
             away: HashMap::new(),
+            heard: HashMap::new(),
             reporting: HashSet::new(),
             unseen: (BTreeSet::new(), at + in_force.window_ms),
             is_new,
@@ -128,9 +129,10 @@ impl<R: Clone> ShardPool<R> {
         if self.unseen.0.is_empty() || now < self.unseen.1 {
             return;
         }
-        // Their last frames came before the restart, which is all that is known.
-        let end = End::Taken { noticed_ms: self.noticed_ms(self.timeline.start_ms()) };
         for service in std::mem::take(&mut self.unseen.0) {
+            // Else their last frames came before the restart, which is all that is known.
+            let heard = self.heard.remove(&service).unwrap_or_default();
+            let end = End::Taken { noticed_ms: self.noticed_ms(self.timeline.start_ms().max(heard)) };
             let shards = self.end_all(&service, &end, now, actions);
             self.reporting.remove(&service);
             actions.push(Action::Warn(Warning::Unclaimed { service, shards }));

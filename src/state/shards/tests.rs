@@ -164,6 +164,11 @@ impl Table {
         self.step(Input::Away { service: name(service), last_frame: None })
     }
 
+    /// It is told its ids without a connection.
+    fn heard(&mut self, service: &str) -> Vec<String> {
+        self.step(Input::Heard { service: name(service) })
+    }
+
     fn resumed(&mut self, service: &str) -> Vec<String> {
         self.step(Input::Resumed { service: name(service) })
     }

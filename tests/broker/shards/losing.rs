@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{ask, connect, expect_event, give_back, shard, wait_for_state, watcher};
-use crate::support::{Gateway, Service};
+use crate::support::{Gateway, Service, eventually};
 
 #[test]
 fn leases_stand_while_away_and_end_when_down() {
@@ -43,6 +43,35 @@ fn the_id_of_a_holder_that_vanished_is_not_granted_before_it_must_have_noticed()
     assert_eq!(held_back["awaits"]["what"], "holder_vanished");
     assert_eq!(gateway.metric("gateway_shards_kept_back", "holder_vanished"), 1);
     b.expect_nothing();
+}
+
+#[test]
+fn a_holder_that_is_told_its_ids_by_http_has_all_its_time_to_notice_from_then_on() {
+    let gateway = Gateway::start(&["--shards=1", "--resume-window-ms=1000", "--heartbeat-ms=3600000"]);
+    let mut watcher = watcher(&gateway, "a");
+    let mut a = gateway.service("a");
+    connect(&mut a);
+    a.vanish();
+    expect_event(&mut watcher, "a", "away");
+    let identify = json!({"s": "a", "t": "gateway:opcode", "d": {"opcode": 0}}).to_string();
+    let tell = || (Instant::now(), gateway.post_json("/gateway", &identify).1["d"]["shards"].clone());
+    // It is told that it has its id for as long as it is away.
+    let mut told_at = None;
+    let gone = || match tell() {
+        (at, shards) if shards == json!([0]) => {
+            told_at = Some(at);
+            None
+        }
+        (_, shards) => Some(shards),
+    };
+    assert_eq!(eventually("its id is lost", gone), json!([]));
+    let mut b = gateway.service("b");
+    ask(&mut b);
+    let left_ms = b.expect_op(30)["retry_after_ms"].as_u64().unwrap();
+    let since = told_at.expect("it was told while it was away").elapsed();
+    // What is left is told in whole ms.
+    let until = since + Duration::from_millis(left_ms + 10);
+    assert!(until >= Duration::from_secs(3 * 3_600 + 1), "{since:?} and {left_ms} ms");
 }
 
 #[test]

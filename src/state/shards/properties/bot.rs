@@ -217,8 +217,13 @@ impl Bot {
                 }
             }
             Event::CloseSessions { service, link } => {
-                if self.services[service].link == link && !self.services[service].connected {
-                    self.new_life(service);
+                let told_until = self.services[service].told_until;
+                if self.services[service].link != link || self.services[service].connected {
+                    return;
+                }
+                match told_until.saturating_sub(self.gateway.now_ms()) {
+                    0 => self.new_life(service),
+                    left => self.schedule(left, Event::CloseSessions { service, link }),
                 }
             }
             Event::GatewayStarts => self.start_gateway(),

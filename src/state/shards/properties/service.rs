@@ -40,6 +40,8 @@ pub(super) struct Service {
     /// Its Discord connections, those that are about to IDENTIFY included.
     pub(super) sessions: BTreeSet<Shard>,
     pub(super) has_reported: bool,
+    /// Until when it goes by what it was told without a connection.
+    pub(super) told_until: u64,
 }
 
 impl Service {
@@ -60,6 +62,7 @@ impl Service {
             life: 0,
             sessions: BTreeSet::new(),
             has_reported: false,
+            told_until: 0,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{HOUR, MINUTE, SECOND};
 impl Bot {
     pub(super) fn trouble(&mut self) {
         let index = usize::try_from(self.dice.below(self.services.len() as u64)).unwrap();
-        match self.dice.below(26) {
+        match self.dice.below(28) {
             0..=3 => self.kill(index),
             4..=6 | 13 => self.cut(index),
             7..=11 => self.die(index),
@@ -31,6 +31,7 @@ impl Bot {
             // One shard dies again and again.
             21 | 22 => self.die_in_a_loop(),
             23 | 24 => self.set_clock(),
+            25 | 26 => self.ask_by_http(index),
             _ => {
                 if self.gateway.is_up {
                     self.gateway.is_up = false;
@@ -109,6 +110,25 @@ impl Bot {
         self.schedule(closes, Event::CloseSessions { service: index, link });
         let back = self.dice.below(2 * MINUTE);
         self.schedule(back, Event::Reconnect(index));
+    }
+
+    /// It is told which ids it has still, though it has no connection, and goes by that.
+    fn ask_by_http(&mut self, index: usize) {
+        let service = &mut self.services[index];
+        if service.connected || service.known == Known::Up || !self.gateway.is_up {
+            return;
+        }
+        let listed = self.gateway.pool.shards_of(service.name.as_str());
+        service.sessions.retain(|shard| listed.contains(&shard.shard_id));
+        if listed.is_empty() {
+            return;
+        }
+        service.told_until = self.gateway.now_ms() + self.gateway.window_ms();
+        if !service.sessions.is_empty() {
+            self.gateway.note("told without a connection");
+        }
+        let service = service.name.clone();
+        self.step(Input::Heard { service });
     }
 
     fn die_in_a_loop(&mut self) {

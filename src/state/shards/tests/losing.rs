@@ -54,6 +54,57 @@ fn a_holder_that_came_back_while_the_pool_stood_still_is_not_away_since_before()
 }
 
 #[test]
+fn who_heard_while_it_was_away_that_its_ids_stand_goes_by_that_for_another_window() {
+    let mut table = Table::of(1);
+    table.ask("a");
+    table.away("a");
+    table.wait(20 * SECOND);
+    assert_eq!(table.heard("a"), [""; 0]);
+    table.wait(8 * SECOND);
+    table.vanish("a");
+    assert_eq!(table.ask("b"), ["#2 b: waits at 1 for 35000 ms"], "45 s after it heard");
+}
+
+#[test]
+fn what_was_heard_before_a_connection_counts_no_more_after_it() {
+    let mut table = Table::of(1);
+    table.ask("a");
+    table.heard("a");
+    table.resumed("a");
+    let last_frame = table.now.instant.checked_sub(Duration::from_millis(SECOND));
+    table.wait(10 * SECOND);
+    table.step(Input::Away { service: name("a"), last_frame });
+    table.vanish("a");
+    assert_eq!(
+        table.view(0).awaits,
+        Some(Awaits::Notice { in_ms: 32 * SECOND }),
+        "45 s after its last frame"
+    );
+    assert!(table.pool.heard.is_empty());
+}
+
+/// That its session is over, and what it is told meanwhile, cross each other.
+#[test]
+fn who_is_told_of_ids_that_it_has_just_lost_goes_by_that_too() {
+    let mut table = Table::of(3);
+    for id in 0..3 {
+        table.claim(if id < 2 { "a" } else { "other" }, id);
+    }
+    table.away("a");
+    table.away("other");
+    table.wait(27 * SECOND);
+    table.vanish("a");
+    table.vanish("other");
+    table.heard("a");
+    let held = [0, 1, 2].map(|id| table.view(id).awaits.and_then(Awaits::in_ms));
+    assert_eq!(held, [Some(45 * SECOND), Some(45 * SECOND), Some(15 * SECOND)]);
+    table.restart_after(SECOND);
+    assert_eq!(table.view(1).awaits, Some(Awaits::Notice { in_ms: 44 * SECOND }), "that is stored");
+    assert_eq!(table.ask("b"), ["#4 b: waits at 1 for 13000 ms"], "that of the other");
+    assert!(!table.pool.knows(&name("a")), "nothing is kept of whom nobody will tell the end");
+}
+
+#[test]
 fn the_same_name_waits_too_for_what_it_lost() {
     let mut table = Table::of(2);
     table.claim("a", 1);

@@ -280,6 +280,21 @@ fn a_count_is_not_taken_up_again_before_its_last_holders_must_have_noticed() {
     assert!(table.operate(command).0.is_ok());
 }
 
+/// ACCEPT lists ids without their count.
+#[test]
+fn who_cannot_know_of_which_count_it_lost_an_id_goes_by_what_it_heard_of_the_other() {
+    let mut table = under_way();
+    table.ask("a");
+    table.away("a");
+    assert_eq!(table.pool.shards_of("a"), [ShardId(0)], "of both counts");
+    table.operate(Command::AbortReshard).0.unwrap();
+    table.wait(20 * SECOND);
+    table.heard("a");
+    let command = Command::Reshard { shard_count: 3, mode: Mode::Rolling, dry_run: false };
+    let error = CommandError::RecentlyEnded { shard_count: 3, retry_after_ms: 44_000 };
+    assert_eq!(table.operate(command).0, Err(error));
+}
+
 /// Whether the gateway is killed in between.
 const RESTARTS: [fn(&mut Table); 2] = [|_| {}, |table| table.restart_after(SECOND)];
 

@@ -45,6 +45,21 @@ fn who_is_away_after_a_restart_came_since_and_has_a_whole_window() {
     assert_eq!(table.ask("b"), ["#2 b: waits at 1 for 14000 ms"], "45 s after it went away");
 }
 
+#[test]
+fn who_heard_since_the_restart_that_its_ids_stand_goes_by_that_for_another_window() {
+    let mut table = Table::of(2);
+    table.ask("a");
+    table.ask("b");
+    table.restart_after(SECOND);
+    table.wait(24 * SECOND);
+    table.heard("b");
+    table.wait(6 * SECOND);
+    let held = [0, 1].map(|id| table.view(id).awaits);
+    let noticed = |seconds| Some(Awaits::Notice { in_ms: seconds * SECOND });
+    assert_eq!(held, [noticed(14), noticed(39)], "45 s after the restart, and after it heard");
+    assert!(!table.pool.knows(&name("b")));
+}
+
 /// Its holder goes by the window that it was told.
 #[test]
 fn a_window_that_is_lowered_over_a_restart_shortens_no_hold_of_the_earlier_run() {
