@@ -41,6 +41,7 @@ impl Found {
         let settings = Settings {
             shard_count: config.shards.fixed(),
             max_concurrency: config.max_concurrency,
+            asks_discord: config.discord_token.is_some(),
             identify_interval: config.identify_interval,
             permit_ttl: config.permit_ttl,
             resume_window: config.resume_window,

@@ -92,6 +92,8 @@ pub struct Settings {
     pub shard_count: Option<u32>,
     /// Counts until Discord told its own.
     pub max_concurrency: u32,
+    /// Whether Discord tells its limits. Where not, those that it told an earlier run hold no more.
+    pub asks_discord: bool,
     pub identify_interval: Duration,
     pub permit_ttl: Duration,
     pub resume_window: Duration,

@@ -179,16 +179,25 @@ fn the_budget_is_not_overdrawn_by_a_restart() {
     connect(&mut gateway.service("a"));
     kill(gateway);
     Store::open(directory.path()).unwrap().apply(&[Change::Budget(budget)]).unwrap();
+    // Nothing new is learned, so that what is stored counts.
+    let (api, token) = (format!("--discord-api={}", discord_unauthorized()), token_file(&directory));
+    let bot = [api.as_str(), token.as_str()];
     for (name, remaining) in [("b", 1), ("c", 0)] {
-        let gateway = start(&directory, &[]);
+        let gateway = start(&directory, &bot);
         connect(&mut gateway.service(name));
         kill(gateway);
         assert_eq!(stored(&directory).budget.unwrap().remaining, remaining);
     }
-    let gateway = start(&directory, &[]);
+    let gateway = start(&directory, &bot);
     let mut d = gateway.service("d");
     d.send_op(&json!({"opcode": 10}));
     assert_eq!(d.expect_op(30)["reason"], "budget_exhausted");
+    kill(gateway);
+    // Without a token session starts are not counted.
+    let gateway = start(&directory, &["--identify-interval-ms=0"]);
+    connect(&mut gateway.service("d"));
+    kill(gateway);
+    assert_eq!(stored(&directory).budget, None);
 }
 
 fn now_ms() -> u64 {
@@ -521,35 +530,46 @@ fn metrics_are_told_while_the_disk_does_not_answer() {
     assert!(status == 503 && body.contains("unavailable"), "{body}");
 }
 
-/// Answers one request as Discord does.
-fn discord_once(max_concurrency: u32) -> String {
+/// Answers every request like that; its address.
+fn discord(status: &'static str, body: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let api = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
-        while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-        let limit = json!({"total": 9, "remaining": 9, "reset_after": 1, "max_concurrency": max_concurrency});
-        let body = json!({"shards": 32, "session_start_limit": limit}).to_string();
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .unwrap();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            stream.write_all((head + &body).as_bytes()).unwrap();
+        }
     });
     api
+}
+
+/// Discord, for a bot with that `max_concurrency`.
+fn discord_of(max_concurrency: u32) -> String {
+    let limit = json!({"total": 9, "remaining": 9, "reset_after": 1, "max_concurrency": max_concurrency});
+    discord("200 OK", json!({"shards": 32, "session_start_limit": limit}).to_string())
+}
+
+/// Discord, which takes no token.
+fn discord_unauthorized() -> String {
+    discord("401 Unauthorized", json!({"message": "401: Unauthorized", "code": 0}).to_string())
+}
+
+/// The flag that names a file with a bot's token.
+fn token_file(directory: &TempDir) -> String {
+    let token = directory.path().join("token");
+    fs::write(&token, "secret").unwrap();
+    format!("--discord-token-file={}", token.display())
 }
 
 #[test]
 fn a_new_pool_of_a_large_bot_has_a_multiple_of_what_discord_demands() {
     let directory = scratch();
-    let api = format!("--discord-api={}", discord_once(16));
-    let token = directory.path().join("token");
-    fs::write(&token, "secret").unwrap();
-    let token = format!("--discord-token-file={}", token.display());
+    let (api, token) = (format!("--discord-api={}", discord_of(16)), token_file(&directory));
     let said = refusal(&directory.path().join("data"), &["--shards=40", &api, &token]);
     assert!(said.contains("expected a multiple of 16") && said.contains("got 40"), "{said}");
-    let api = format!("--discord-api={}", discord_once(16));
     start(&directory, &["--shards=48", &api, &token]);
 }

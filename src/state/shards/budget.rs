@@ -69,6 +69,8 @@ pub(super) struct Budget {
     /// reset does not wait for that; permits do.
     ahead_ms: u64,
     dirty: bool,
+    /// Whether the stored record is to be deleted.
+    is_forgotten: bool,
 }
 
 impl Budget {
@@ -80,7 +82,8 @@ impl Budget {
         granted: impl Iterator<Item = u64>,
         now: u64,
     ) -> Self {
-        let mut budget = Self { record: None, ttl_ms, recent: Vec::new(), ahead_ms: 0, dirty: false };
+        let mut budget =
+            Self { record: None, ttl_ms, recent: Vec::new(), ahead_ms: 0, dirty: false, is_forgotten: false };
         if let Some(mut stored) = record.cloned() {
             // However the clock was set meanwhile.
             stored.resets_ms = stored.resets_ms.min(now + DAY_MS);
@@ -92,6 +95,11 @@ impl Budget {
         }
         budget.dirty = budget.record().as_ref() != record;
         budget
+    }
+
+    /// There is no limit any more, until Discord tells one. What was granted lately counts then.
+    pub(super) fn forget(&mut self) {
+        self.is_forgotten |= self.record.take().is_some();
     }
 
     pub(super) fn record(&self) -> Option<BudgetRecord> {
@@ -168,6 +176,9 @@ impl Budget {
     }
 
     pub(super) fn take_changes(&mut self, changes: &mut Vec<Change>) {
+        if std::mem::take(&mut self.is_forgotten) {
+            changes.push(Change::ForgetBudget);
+        }
         if std::mem::take(&mut self.dirty)
             && let Some(record) = self.record()
         {

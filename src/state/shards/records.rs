@@ -151,6 +151,7 @@ pub struct ResumeRecord {
 pub enum Change {
     Pool(PoolRecord),
     Budget(BudgetRecord),
+    ForgetBudget,
     /// That of the id's last lease, in whichever generation.
     Epoch {
         shard_id: ShardId,
@@ -206,6 +207,7 @@ impl Change {
             Self::Shard { shard, record } => {
                 put(format!("shard/{}/{}", shard.shard_count, shard.shard_id), record)
             }
+            Self::ForgetBudget => Entry::DeleteAll { prefix: "budget".to_owned() },
             Self::ForgetPermits => Entry::DeleteAll { prefix: "permit/".to_owned() },
             Self::ForgetGeneration { shard_count } => {
                 Entry::DeleteAll { prefix: format!("shard/{shard_count}/") }
@@ -237,7 +239,8 @@ impl Change {
                 }
                 record.crashes.times_mut().for_each(shift);
             }
-            Self::Epoch { .. } | Self::ForgetPermits | Self::ForgetGeneration { .. } => {}
+            Self::Epoch { .. } | Self::ForgetBudget | Self::ForgetPermits | Self::ForgetGeneration { .. } => {
+            }
         }
     }
 
@@ -269,6 +272,7 @@ impl Snapshot {
             Change::Budget(record) => self.budget = Some(record),
             Change::Epoch { shard_id, epoch } => drop(self.epochs.insert(shard_id, epoch)),
             Change::Permit { key, record } => drop(self.permits.insert(key, record)),
+            Change::ForgetBudget => self.budget = None,
             Change::ForgetPermits => self.permits.clear(),
             Change::Shard { shard, record } => drop(self.shards.insert(shard, record)),
             Change::ForgetGeneration { shard_count } => {
@@ -410,6 +414,19 @@ mod tests {
         snapshot.apply(&Change::Shard { shard: other, record: ShardRecord::default() });
         snapshot.apply(&forget);
         assert!(snapshot.shards.keys().eq([&other]));
+    }
+
+    #[test]
+    fn a_budget_is_forgotten_alone() {
+        let forget = Change::ForgetBudget;
+        assert_eq!(forget.entry(), Entry::DeleteAll { prefix: "budget".to_owned() });
+        let mut snapshot = Snapshot::default();
+        for change in &changes() {
+            snapshot.apply(change);
+        }
+        let expected = Snapshot { budget: None, ..snapshot.clone() };
+        snapshot.apply(&forget);
+        assert_eq!(snapshot, expected);
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl<R: Clone> ShardPool<R> {
     /// Goes on with what was stored; an empty snapshot begins a new pool. All leases are unclaimed.
     pub fn restore(snapshot: Snapshot, settings: Settings, now: Now) -> Result<Self, RestoreError> {
         let is_new = snapshot == Snapshot::default();
-        let stored = snapshot.clone();
+        let mut stored = snapshot.clone();
         let Snapshot { pool, budget, epochs, permits, shards } = snapshot;
         let record = match pool {
             Some(record) => record,
@@ -49,11 +49,16 @@ impl<R: Clone> ShardPool<R> {
         check_counts(&record, settings)?;
         let at = now.unix_ms;
         let (interval_ms, ttl_ms) = (millis(settings.identify_interval), millis(settings.permit_ttl));
-        let max_concurrency = budget.as_ref().map_or(settings.max_concurrency, |known| known.max_concurrency);
+        let told = budget.as_ref().filter(|_| settings.asks_discord);
+        let max_concurrency = told.map_or(settings.max_concurrency, |told| told.max_concurrency);
         let mut pacing = Pacing::new(max_concurrency, interval_ms, ttl_ms);
         pacing.restore(&permits, at);
         let granted = pacing.permits().values().map(|permit| permit.granted_ms);
-        let budget = Budget::restore(budget.as_ref(), ttl_ms, granted, at);
+        let mut budget = Budget::restore(budget.as_ref(), ttl_ms, granted, at);
+        if !settings.asks_discord {
+            budget.forget();
+            stored.budget = None;
+        }
         let notice = Notice::restore(record.notice, settings, at);
         let in_force = notice.in_force();
         let mut shelves = Shelves::new(shards, in_force.notice_ms, at);

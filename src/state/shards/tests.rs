@@ -42,6 +42,7 @@ impl Table {
         let mut settings = Settings {
             shard_count: Some(shard_count),
             max_concurrency: 1,
+            asks_discord: true,
             identify_interval: Duration::from_millis(5_500),
             permit_ttl: Duration::from_secs(5),
             resume_window: Duration::from_secs(30),

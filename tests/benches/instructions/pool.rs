@@ -13,6 +13,7 @@ const WAITING: u32 = 64;
 const SETTINGS: Settings = Settings {
     shard_count: Some(SHARDS),
     max_concurrency: 16,
+    asks_discord: true,
     identify_interval: Duration::from_millis(5_500),
     permit_ttl: Duration::from_secs(5),
     resume_window: Duration::from_secs(30),

@@ -90,6 +90,7 @@ impl Bot {
         let settings = Settings {
             shard_count: None,
             max_concurrency: 1,
+            asks_discord: true,
             identify_interval: Duration::from_millis(5_500),
             permit_ttl: Duration::from_secs(5),
             resume_window: Duration::from_secs(30),

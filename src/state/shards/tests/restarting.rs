@@ -137,6 +137,61 @@ fn a_budget_is_not_forgotten_and_neither_is_discords_max_concurrency() {
     assert_eq!(table.ask("c"), ["#3 c: waits at 1 budget_exhausted for 3537000 ms"]);
 }
 
+/// A pool of a large bot, of whose budget half is left, goes on where Discord is not asked.
+fn without_a_token() -> Table {
+    let mut table = Table::paced(4);
+    table.limit(SessionStartLimit {
+        shards: 4,
+        max_concurrency: 2,
+        total: 2,
+        remaining: 2,
+        reset_after_ms: 60 * MINUTE,
+    });
+    table.ask("a");
+    table.settings.asks_discord = false;
+    table.restart_after(SECOND);
+    table
+}
+
+#[test]
+fn without_a_token_what_discord_told_an_earlier_run_is_forgotten() {
+    let mut table = without_a_token();
+    assert_eq!((table.pool.budget.remaining(), &table.stored.budget), (None, &None));
+    assert_eq!(table.pool.report(table.now).max_concurrency, 1, "the setting's");
+    assert_eq!(
+        table.ask("b"),
+        ["#2 b: waits at 1 identify_rate_limit for 3500 ms"],
+        "other keys are no more"
+    );
+    assert_eq!(table.wait(3_500), ["1 to b", "#2 b: has 1 epoch 1"]);
+    table.ask("c");
+    assert_eq!(table.wait(4_500), ["2 to c", "#3 c: has 2 epoch 1"], "session starts are not counted");
+    let command = Command::Reshard { shard_count: 3, mode: Mode::Rolling, dry_run: false };
+    assert!(table.operate(command).0.is_ok(), "no multiple of anything is demanded");
+    table.settings.asks_discord = true;
+    table.restart_after(SECOND);
+    assert_eq!(table.pool.budget.remaining(), None, "nobody knows by now");
+}
+
+#[test]
+fn what_was_granted_before_a_limit_was_forgotten_counts_when_discord_tells_one_again() {
+    let restarts: [fn(&mut Table); 2] = [|_| {}, |table| table.restart_after(SECOND)];
+    for restart in restarts {
+        let mut table = without_a_token();
+        table.settings.asks_discord = true;
+        restart(&mut table);
+        let limit = SessionStartLimit {
+            shards: 4,
+            max_concurrency: 1,
+            total: 9,
+            remaining: 9,
+            reset_after_ms: MINUTE,
+        };
+        table.limit(limit);
+        assert_eq!(table.pool.budget.remaining(), Some(8), "Discord may not have seen that one");
+    }
+}
+
 #[test]
 fn a_clock_that_was_set_back_holds_nothing_back_for_longer_than_usual() {
     let mut table = Table::paced(2);
