@@ -126,7 +126,7 @@ pub struct ShardPool<R> {
     reporting: HashSet<Name>,
     /// Holders that have not identified since the restart, and until when they are waited for.
     unseen: (BTreeSet<Name>, u64),
-    /// Whether nothing was stored at the start.
+    /// Whether the pool's own record is not stored yet.
     is_new: bool,
     /// Whether the pool's own record is not as stored.
     is_dirty: bool,
@@ -333,7 +333,8 @@ impl<R: Clone> ShardPool<R> {
             .into_iter()
             .map(|shard_count| Change::ForgetGeneration { shard_count })
             .collect();
-        if std::mem::take(&mut self.is_dirty) {
+        if self.is_dirty && !self.may_be_set() {
+            (self.is_dirty, self.is_new) = (false, false);
             changes.push(Change::Pool(self.record()));
         }
         self.budget.take_changes(&mut changes);

@@ -566,6 +566,27 @@ fn token_file(directory: &TempDir) -> String {
 }
 
 #[test]
+fn the_number_of_shards_may_be_set_until_a_service_has_asked_for_one() {
+    let directory = scratch();
+    let (api, token) = (format!("--discord-api={}", discord_of(1)), token_file(&directory));
+    let gateway = start(&directory, &[&api, &token]);
+    eventually("Discord's answer is stored", || {
+        (gateway.metric("gateway_session_starts_limit", "") == 9).then_some(())
+    });
+    gateway.service("backend").close(4000);
+    gateway.wait_for_log("backend is down");
+    kill(gateway);
+    assert!(stored(&directory).budget.is_some());
+    for (shards, count) in [("--shards=auto", 32), ("--shards=stored", 32)] {
+        let gateway = start(&directory, &[&api, &token, shards]);
+        assert_eq!(gateway.get_json("/api/v1/shards")["shard_count"], count);
+        kill(gateway);
+    }
+    let said = refusal(directory.path(), &["--shards=16"]);
+    assert!(said.contains("the stored pool has 32 shards"), "{said}");
+}
+
+#[test]
 fn a_new_pool_of_a_large_bot_has_a_multiple_of_what_discord_demands() {
     let directory = scratch();
     let (api, token) = (format!("--discord-api={}", discord_of(16)), token_file(&directory));

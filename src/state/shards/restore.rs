@@ -34,9 +34,11 @@ pub enum RestoreError {
 }
 
 impl<R: Clone> ShardPool<R> {
-    /// Goes on with what was stored; an empty snapshot begins a new pool. All leases are unclaimed.
+    /// Goes on with what was stored; one without a word of ids begins a new pool. All leases are unclaimed.
     pub fn restore(snapshot: Snapshot, settings: Settings, now: Now) -> Result<Self, RestoreError> {
-        let is_new = snapshot == Snapshot::default();
+        // A budget alone says nothing of how many ids there are.
+        let Snapshot { pool, budget: _, epochs, permits, shards } = &snapshot;
+        let is_new = pool.is_none() && epochs.is_empty() && permits.is_empty() && shards.is_empty();
         let mut stored = snapshot.clone();
         let Snapshot { pool, budget, epochs, permits, shards } = snapshot;
         let record = match pool {
@@ -103,11 +105,20 @@ impl<R: Clone> ShardPool<R> {
     }
 
     /// What a restart changed of what is stored, or how many ids a new pool was given: to be durable before
-    /// anybody is let in. A new pool whose number nobody set is stored with its first step: until then
-    /// somebody may set it.
+    /// anybody is let in.
     pub fn catch_up(&mut self, now: Now) -> Vec<Change> {
-        let may_be_set = self.is_new && self.settings.shard_count.is_none();
-        if may_be_set { Vec::new() } else { self.take_changes(now) }
+        self.take_changes(now)
+    }
+
+    /// Whether the next start may set how many ids there are: nobody has, and nothing was done with them yet.
+    /// So long the pool's own record is not stored.
+    pub(super) fn may_be_set(&self) -> bool {
+        self.is_new
+            && self.settings.shard_count.is_none()
+            && self.epochs.by_id.is_empty()
+            && self.frozen.is_none()
+            && self.next.is_none()
+            && self.retired.is_empty()
     }
 
     /// For how long after a restart holders are waited for.
@@ -148,7 +159,7 @@ impl<R: Clone> ShardPool<R> {
     pub fn snapshot(&self) -> Snapshot {
         let records = self.generations().flat_map(Generation::records);
         Snapshot {
-            pool: Some(self.record()),
+            pool: (!self.may_be_set()).then(|| self.record()),
             budget: self.budget.record(),
             epochs: self.epochs.by_id.clone(),
             permits: self.pacing.permits().clone(),

@@ -292,11 +292,59 @@ fn a_new_pool_keeps_the_number_of_ids_that_it_was_given_before_anybody_asks() {
     assert_eq!(table.pool.shard_count(), 3);
 }
 
+/// Nobody has set how many ids there are; Discord told its limit, services came and went, and somebody set the
+/// clock.
+fn nobody_has_asked() -> Table {
+    let mut table = Table::with(1, |settings| settings.shard_count = None);
+    table.resumed("a");
+    table.limit(SessionStartLimit {
+        shards: 16,
+        max_concurrency: 1,
+        total: 10,
+        remaining: 9,
+        reset_after_ms: 60 * MINUTE,
+    });
+    table.now.unix_ms += 60 * MINUTE;
+    table.step(Input::Wake);
+    table.down("a");
+    assert_eq!(table.stored.pool, None);
+    assert!(table.stored.budget.is_some());
+    table
+}
+
 #[test]
 fn the_number_of_a_new_pool_may_be_set_until_somebody_asks_where_it_was_not() {
-    let mut table = Table::with(1, |settings| settings.shard_count = None);
+    let mut table = nobody_has_asked();
     table.restart_after(SECOND);
-    table.settings.shard_count = Some(3);
+    assert_eq!((table.pool.shard_count(), &table.stored.pool), (1, &None), "over restarts too");
+    table.settings.shard_count = Some(16);
     table.restart_after(SECOND);
-    assert_eq!(table.pool.shard_count(), 3);
+    assert_eq!(table.pool.shard_count(), 16);
+    assert_eq!(table.pool.budget.remaining(), Some(9), "what Discord told counts");
+}
+
+#[test]
+fn a_number_that_nobody_set_is_kept_from_the_first_lease_freeze_or_reshard_on() {
+    let reshard = |mode| Command::Reshard { shard_count: 2, mode, dry_run: false };
+    let commands = [Command::Freeze, reshard(Mode::Rolling), reshard(Mode::Immediate)].map(Some);
+    for (command, stored) in [None].into_iter().chain(commands).zip([1, 1, 1, 2]) {
+        let mut table = nobody_has_asked();
+        match command {
+            None => assert_eq!(table.ask("a")[0], "0 to a"),
+            Some(command) => assert!(table.operate(command).0.is_ok()),
+        }
+        assert_eq!(table.stored.pool.as_ref().map(|pool| pool.shard_count), Some(stored), "at once");
+        let settings = Settings { shard_count: Some(16), ..table.settings };
+        let restored = ShardPool::<u32>::restore(table.stored.clone(), settings, table.now);
+        assert!(matches!(restored.err(), Some(RestoreError::ShardCountDiffers { configured: 16, .. })));
+    }
+}
+
+#[test]
+fn a_pool_that_was_frozen_and_thawed_before_anybody_asked_is_not_found_frozen() {
+    let mut table = nobody_has_asked();
+    table.operate(Command::Freeze).0.unwrap();
+    table.operate(Command::Thaw).0.unwrap();
+    table.restart_after(SECOND);
+    assert_eq!(table.ask("a"), ["0 to a", "#1 a: has 0 epoch 1"]);
 }
