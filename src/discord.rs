@@ -24,7 +24,7 @@ use crate::state::shards::SessionStartLimit;
 /// permits are counted and paced as Discord demands.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
 
-/// Discord does not take the token, and there is no number of shards without it.
+/// Discord does not take the token, and it is to be asked for the number of shards.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "shards: `auto` asks Discord, which does not take the bot's token (401 from {api}): expected a valid one \
@@ -100,16 +100,29 @@ impl Answers {
 
     /// The first answer. Where it is to tell the number of shards, it is waited for, and that number
     /// is set; a failure to reach Discord is logged and waited out, as one at a later time is. Where a
-    /// number is set, the start goes on after a moment without it.
-    pub async fn first(&mut self, shards: &mut ShardCount) -> Result<Option<Told>, Unauthorized> {
-        if *shards != ShardCount::Auto {
-            return Ok(tokio::time::timeout(FIRST_ANSWER, self.next()).await.ok().flatten());
+    /// number is set, or stored (the gateway never reshards by itself), the start goes on after a moment
+    /// without it. With `auto` a token that is not taken is an error all the same.
+    pub async fn first(
+        &mut self,
+        shards: &mut ShardCount,
+        is_stored: bool,
+    ) -> Result<Option<Told>, Unauthorized> {
+        let is_auto = *shards == ShardCount::Auto;
+        if is_auto && !is_stored {
+            log::info!("shards: waiting for Discord to tell how many, as they are `auto`");
+            let told = self.next().await.ok_or_else(|| self.unauthorized())?;
+            *shards = ShardCount::Fixed(told.limit.shards);
+            return Ok(Some(told));
         }
-        log::info!("shards: waiting for Discord to tell how many, as they are `auto`");
-        let unauthorized = || Unauthorized { api: self.api.clone(), setting: self.setting };
-        let told = self.received.recv().await.ok_or_else(unauthorized)?;
-        *shards = ShardCount::Fixed(told.limit.shards);
-        Ok(Some(told))
+        match tokio::time::timeout(FIRST_ANSWER, self.next()).await {
+            Ok(None) if is_auto => Err(self.unauthorized()),
+            Ok(told) => Ok(told),
+            Err(_late) => Ok(None),
+        }
+    }
+
+    fn unauthorized(&self) -> Unauthorized {
+        Unauthorized { api: self.api.clone(), setting: self.setting }
     }
 }
 

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, Context, Supervisor};
@@ -28,7 +29,7 @@ use self::unix::{SocketFile, Users};
 use self::workers::{Workers, stop_threads};
 use crate::actors::gateway::{CredentialsChanged, DiscordAnswered, Drain, Gateway};
 use crate::auth::Auth;
-use crate::config::{Config, ShardCount};
+use crate::config::Config;
 use crate::discord;
 use crate::http;
 use crate::networker::entrance::{Entrance, REFUSED_AT_ONCE};
@@ -93,7 +94,7 @@ pub async fn run(
     );
     let gateway =
         Supervisor::start_in_arbiter(&gateway_arbiter.handle(), move |_: &mut Context<Gateway>| gateway);
-    follow_discord(discord, gateway.clone());
+    follow_discord(discord, gateway.clone(), routes.clone());
     let mut reloadable = listeners.reloadable();
     reloadable.extend(credentials(&auth, &gateway));
     let entrance = Entrance::new(config.clone(), auth, gateway.clone(), routes, closing, reloadable);
@@ -144,12 +145,8 @@ fn credentials(auth: &Arc<Auth>, gateway: &Addr<Gateway>) -> Option<Reloadable> 
 type Discord = Option<(Option<discord::Told>, discord::Answers)>;
 
 async fn ask_discord(config: &mut Config, found: &Found) -> io::Result<Discord> {
-    if config.shards == ShardCount::Auto && found.has_pool() {
-        // The gateway never reshards by itself.
-        config.shards = ShardCount::Stored;
-    }
     let Some(mut answers) = discord::follow(config) else { return Ok(None) };
-    let first = answers.first(&mut config.shards).await;
+    let first = answers.first(&mut config.shards, found.has_pool()).await;
     let first = first.map_err(|refused| io::Error::new(io::ErrorKind::PermissionDenied, refused))?;
     // A stored pool has the number that it has.
     if let (Some(told), Some(count), false) = (&first, config.shards.fixed(), found.has_pool()) {
@@ -159,7 +156,7 @@ async fn ask_discord(config: &mut Config, found: &Found) -> io::Result<Discord> 
 }
 
 /// Before any service is let in, so that the first permits are counted already.
-fn follow_discord(discord: Discord, gateway: Addr<Gateway>) {
+fn follow_discord(discord: Discord, gateway: Addr<Gateway>, routes: Arc<Routes>) {
     let Some((first, mut answers)) = discord else { return };
     let tell = move |discord::Told { limit, asked_at }| {
         gateway.do_send(DiscordAnswered { limit, asked_at });
@@ -169,6 +166,8 @@ fn follow_discord(discord: Discord, gateway: Addr<Gateway>) {
         while let Some(told) = answers.next().await {
             tell(told);
         }
+        // Nothing else ends the answers.
+        routes.shared().discord_token_rejected.store(true, Ordering::Relaxed);
     });
 }
 

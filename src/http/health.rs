@@ -1,5 +1,6 @@
 //! Health, readiness and metrics.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix_web::HttpResponse;
@@ -116,6 +117,12 @@ fn entrance_metrics(exposition: &mut Exposition, entrance: &Entrance) {
         shared.store.failures(),
     );
     exposition.by_label("gateway_panics_total", Kind::Counter, "Panics caught, by where.", "part", panics);
+    exposition.one(
+        "gateway_discord_token_rejected",
+        Kind::Gauge,
+        "1: Discord does not take the bot's token, and is not asked any more.",
+        u64::from(shared.discord_token_rejected.load(Ordering::Relaxed)),
+    );
     let warned = shared.warned.iter().map(|(what, count)| (what.as_str(), count));
     exposition.by_label(
         "gateway_shard_warnings_total",

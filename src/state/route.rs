@@ -4,7 +4,7 @@
 //! The name → route map that senders look into is `crate::routes`.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::account::{Accounts, Entry};
@@ -36,6 +36,8 @@ pub struct Shared {
     pub panics: Tally<Part>,
     pub store: StoreHealth,
     pub warned: Tally<Warned>,
+    /// Whether Discord does not take the bot's token, so that it is not asked any more.
+    pub discord_token_rejected: AtomicBool,
 }
 
 impl Shared {
@@ -53,6 +55,7 @@ impl Shared {
             panics: Tally::default(),
             store: StoreHealth::default(),
             warned: Tally::default(),
+            discord_token_rejected: AtomicBool::new(false),
         }
     }
 }

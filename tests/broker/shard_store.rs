@@ -231,6 +231,13 @@ fn what_a_holder_left_to_resume_with_outlives_the_gateway() {
 
 /// Runs a gateway that cannot start: the line that it says, and nothing else.
 fn refusal(data_dir: &Path, flags: &[&str]) -> String {
+    let said = refusal_after_errors(data_dir, flags);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    said
+}
+
+/// Likewise, with what it logged before.
+fn refusal_after_errors(data_dir: &Path, flags: &[&str]) -> String {
     let data_dir = format!("--data-dir={}", data_dir.display());
     let mut command = Gateway::command();
     command.args(["--listen=127.0.0.1:0", "--log=error", &data_dir]).args(flags).stdin(Stdio::null());
@@ -239,7 +246,6 @@ fn refusal(data_dir: &Path, flags: &[&str]) -> String {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
     said
 }
 
@@ -563,6 +569,28 @@ fn token_file(directory: &TempDir) -> String {
     let token = directory.path().join("token");
     fs::write(&token, "secret").unwrap();
     format!("--discord-token-file={}", token.display())
+}
+
+#[test]
+fn a_token_that_discord_does_not_take_ends_a_start_with_auto_and_shows_in_a_gauge_with_a_number() {
+    let directory = scratch();
+    kill(start(&directory, &["--shards=2"]));
+    let (api, token) = (format!("--discord-api={}", discord_unauthorized()), token_file(&directory));
+    let said = refusal_after_errors(directory.path(), &["--shards=auto", &api, &token]);
+    assert!(said.contains("shards: `auto` asks Discord, which does not take the bot's token (401"), "{said}");
+    for shards in ["--shards=2", "--shards=stored"] {
+        let gateway = start(&directory, &[shards, &api, &token]);
+        eventually("the token is known to be wrong", || {
+            (gateway.metric("gateway_discord_token_rejected", "") == 1).then_some(())
+        });
+        assert_eq!(gateway.http("GET", "/readyz", &[], "").0, 200);
+        assert_eq!(gateway.get_json("/api/v1/shards")["shard_count"], 2);
+        kill(gateway);
+    }
+    let api = format!("--discord-api={}", discord_of(1));
+    let gateway = start(&directory, &["--shards=auto", &api, &token]);
+    assert_eq!(gateway.get_json("/api/v1/shards")["shard_count"], 2, "what is stored stands");
+    assert_eq!(gateway.metric("gateway_discord_token_rejected", ""), 0);
 }
 
 #[test]
