@@ -305,8 +305,8 @@ impl ShardAllocator {
     }
 
     fn pass_on(&mut self, step: Step) {
-        let (decided, done) = step.into_done();
-        self.clock.stand_still_since(decided);
+        let (standstill, done) = step.into_done();
+        self.clock.stand_still(standstill);
         for done in done {
             self.gateway.do_send(done);
         }

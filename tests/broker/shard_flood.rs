@@ -4,6 +4,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::shard_store::{limit_files, to_be_limited};
+#[cfg(feature = "fault-injection")]
+use crate::support::eventually;
 use crate::support::{Gateway, Service};
 
 fn start(directory: &TempDir) -> Gateway {
@@ -50,6 +52,27 @@ fn what_one_service_tells_at_once_costs_the_others_no_write_for_each() {
     a.send_op(&json!({"opcode": 12, "shard_id": 1}));
     a.expect_error("not_shard_holder");
     connect(&mut b);
+}
+
+/// Where the pool's time stood still for each write, it would never be time for the next permit.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_holder_that_has_much_stored_keeps_no_permit_back_on_a_busy_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", directory.path().display());
+    let gateway = Gateway::start(&["--shards=2", "--identify-interval-ms=2000", &data_dir]);
+    let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
+    a.send_op(&json!({"panic": "busy_disk"}));
+    connect(&mut a);
+    a.send_op(&json!({"opcode": 31, "shard_id": 0, "state": "identifying"}));
+    b.send_op(&json!({"opcode": 10}));
+    let mut states = ["ready", "resumed"].into_iter().cycle();
+    let accept = eventually("the second permit comes", || {
+        // There is always one to be stored.
+        a.send_op(&json!({"opcode": 31, "shard_id": 0, "state": states.next()}));
+        b.poll().unwrap().filter(|message| message.data()["opcode"] == 11)
+    });
+    assert_eq!(accept.data()["shard_id"], 1);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What services ask for: shards, and to watch each other.
 
+#[cfg(feature = "fault-injection")]
+use std::time::Duration;
 use std::time::Instant;
 
 use actix::{Handler, Message};
@@ -63,9 +65,14 @@ impl Gateway {
                 return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::AtTheNextWrite));
             }
             #[cfg(feature = "fault-injection")]
-            ServiceOp::Fault(op::Fault { panic: slow @ (op::FaultIn::SlowDisk | op::FaultIn::HungDisk) }) => {
-                let seconds = if slow == op::FaultIn::SlowDisk { 1 } else { 60 };
-                let by = std::time::Duration::from_secs(seconds);
+            ServiceOp::Fault(op::Fault {
+                panic: slow @ (op::FaultIn::BusyDisk | op::FaultIn::SlowDisk | op::FaultIn::HungDisk),
+            }) => {
+                let by = match slow {
+                    op::FaultIn::BusyDisk => Duration::from_millis(50),
+                    op::FaultIn::SlowDisk => Duration::from_secs(1),
+                    _ => Duration::from_mins(1),
+                };
                 return self.allocator.iter().for_each(|allocator| allocator.do_send(Crash::SlowDown(by)));
             }
             #[cfg(feature = "fault-injection")]

@@ -19,8 +19,13 @@ const LATEST: Duration = Duration::from_millis(500);
 /// No write is reckoned to take longer. A disk that is slower than that grants nothing.
 const SLOWEST_WRITE: Duration = Duration::from_hours(1);
 
-/// What a write usually takes at most. For the rest of a longer one the pool's time stands still.
+/// What a write usually takes at most. The times of a step that waited longer are moved.
 const USUAL_WRITE: Duration = Duration::from_millis(20);
+
+/// How far the pool's time goes on at most while a step waits with which no time [begins](begins_time): by so
+/// much what came meanwhile is taken in too late, such as that a holder IDENTIFIED just before its permit ran
+/// out. Half of what permits have to spare.
+const LONGEST_PASSAGE: Duration = Duration::from_millis(250);
 
 /// What the pool decided at one moment, of one input or of several.
 pub(super) struct Step {
@@ -33,6 +38,8 @@ pub(super) struct Step {
     moved_ms: i64,
     /// How many get an id by it.
     pub(super) granted: usize,
+    /// Whether one of its actions [begins a time](begins_time) for who is told of it.
+    begins_time: bool,
     /// Whether those who are to have an id were told that they have to wait.
     is_told: bool,
 }
@@ -46,7 +53,15 @@ pub(super) enum Unstored {
 
 impl Step {
     pub(super) fn new(decided: Instant) -> Self {
-        Self { changes: Vec::new(), done: Vec::new(), decided, moved_ms: 0, granted: 0, is_told: false }
+        Self {
+            changes: Vec::new(),
+            done: Vec::new(),
+            decided,
+            moved_ms: 0,
+            granted: 0,
+            begins_time: false,
+            is_told: false,
+        }
     }
 
     /// Adds what came of one more input.
@@ -56,6 +71,7 @@ impl Step {
         permit: Option<OpPermit>,
         answer: Option<Answer>,
     ) {
+        self.begins_time |= actions.iter().any(begins_time);
         actions.retain_mut(|action| match action {
             Action::Persist(persist) => {
                 self.changes.append(persist);
@@ -96,9 +112,9 @@ impl Step {
         }
     }
 
-    /// When it was decided, and what is to be done now that it is stored.
+    /// For how long the pool's time stands still for it, and what is to be done now that it is stored.
     /// What was left to resume with is not told where it grew stale meanwhile.
-    pub(super) fn into_done(mut self) -> (Instant, Vec<ShardActions>) {
+    pub(super) fn into_done(mut self) -> (Duration, Vec<ShardActions>) {
         let waited = self.decided.elapsed();
         for action in self.done.iter_mut().flat_map(|done| &mut done.actions) {
             if let Action::Accept { accept, resume_for, .. } = action
@@ -107,7 +123,7 @@ impl Step {
                 accept.resume = None;
             }
         }
-        (self.decided, self.done)
+        (standstill(waited, self.begins_time), self.done)
     }
 
     /// Who gets an id by it, and by which request.
@@ -187,9 +203,28 @@ impl Pace {
     }
 }
 
-/// The pool's time: the real one, less what was spent in waiting for the disk. What the pool decided
-/// leaves only after that wait; were the time to pass meanwhile, the next permit of the same key
-/// would follow too soon.
+/// Whether a time of the pool's begins for whoever is told of that: until the next permit of the same key, or
+/// until a holder must have noticed that it lost an id.
+fn begins_time(action: &Action<ConnectionId>) -> bool {
+    matches!(
+        action,
+        Action::Accept { permit: true, .. }
+            | Action::Revoke { .. }
+            | Action::Shutdown { .. }
+            | Action::Reboot { .. }
+    )
+}
+
+/// For how long the pool's time stands still for a step that `waited` so long. What it decided leaves only
+/// after that wait; were the time to pass meanwhile, the next permit of the same key would follow too soon, and
+/// an id be free before its holder let go. Where the step [begins](begins_time) no such time, it passes: else
+/// whoever has much stored on a slow disk would keep everybody's permits back. But not in one long leap, over
+/// all that came meanwhile.
+fn standstill(waited: Duration, begins_time: bool) -> Duration {
+    if begins_time { waited } else { waited.saturating_sub(LONGEST_PASSAGE) }
+}
+
+/// The pool's time: the real one, less what was spent in [waiting](standstill) for the disk.
 #[derive(Default)]
 pub(super) struct Clock {
     stood_still: Duration,
@@ -207,12 +242,9 @@ impl Clock {
         (moment + self.stood_still).saturating_duration_since(Instant::now())
     }
 
-    /// What was decided then leaves now.
-    pub(super) fn stand_still_since(&mut self, decided: Instant) {
-        let waited = decided.elapsed();
-        if waited > USUAL_WRITE {
-            self.stood_still += waited;
-        }
+    /// It has stood still for so long.
+    pub(super) fn stand_still(&mut self, time: Duration) {
+        self.stood_still += time;
     }
 }
 
@@ -252,6 +284,18 @@ mod tests {
         let record = PermitRecord { shard, epoch: Epoch(1), granted_ms: 1000, next_ms: 6500, used: false };
         let warning = Warning::BudgetExhausted { total: 1, resets_in_ms: 1 };
         step_of(vec![Action::Persist(vec![Change::Permit { key: 0, record }]), Action::Warn(warning)])
+    }
+
+    fn accept(permit: bool) -> Action<ConnectionId> {
+        let accept = op::ShardAccept {
+            shard_id: ShardId(0),
+            shard_count: 1,
+            epoch: Epoch(1),
+            max_concurrency: 1,
+            resume: op::Resume::new("{}"),
+        };
+        let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
+        Action::Accept { service, request, accept, permit, resume_for: Duration::from_mins(2) }
     }
 
     #[test]
@@ -299,17 +343,8 @@ mod tests {
             let wait = ShardWait { reason: WaitReason::NoFreeShard, position, retry_after_ms: None };
             Action::Wait { service, request, wait }
         };
-        let (service, request) = asker("a");
-        let accept = op::ShardAccept {
-            shard_id: ShardId(0),
-            shard_count: 1,
-            epoch: Epoch(1),
-            max_concurrency: 1,
-            resume: None,
-        };
         let mut step = step_of(vec![waits("a", 1), waits("b", 2)]);
-        let accept = Action::Accept { service, request, accept, resume_for: Duration::ZERO };
-        step.add(vec![accept, waits("b", 1)], None, None);
+        step.add(vec![accept(true), waits("b", 1)], None, None);
         let mut told: Vec<_> = step
             .leave_undone()
             .into_iter()
@@ -326,23 +361,62 @@ mod tests {
 
     #[test]
     fn resume_data_that_grew_stale_while_its_step_waited_is_not_told() {
-        let resume_for = Duration::from_mins(2);
         let waited = |minutes: u64| {
-            let accept = op::ShardAccept {
-                shard_id: ShardId(0),
-                shard_count: 1,
-                epoch: Epoch(1),
-                max_concurrency: 1,
-                resume: op::Resume::new("{}"),
-            };
-            let (service, request) = (Name::new("a").unwrap(), ConnectionId(1));
-            let mut step = step_of(vec![Action::Accept { service, request, accept, resume_for }]);
+            let mut step = step_of(vec![accept(true)]);
             step.decided = Instant::now().checked_sub(Duration::from_mins(minutes)).unwrap();
             let (_, done) = step.into_done();
             let [Action::Accept { accept, .. }] = &done[0].actions[..] else { panic!("{done:?}") };
             accept.resume.is_some()
         };
         assert_eq!([0, 1, 2, 60].map(waited), [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_time_begins_for_who_may_identify_and_for_who_lost_an_id_and_for_nobody_else() {
+        let (service, shard) = (Name::new("a").unwrap(), Shard { shard_count: 1, shard_id: ShardId(0) });
+        let (holder, reason) = (service.clone(), String::new);
+        let begin = [
+            accept(true),
+            Action::Revoke {
+                service: holder.clone(),
+                revoke: op::ShardRevoke { shard_id: ShardId(0), shard_count: 1, reason: reason() },
+            },
+            Action::Shutdown { service: holder.clone(), reason: reason() },
+            Action::Reboot { service: holder, reason: reason() },
+        ];
+        let others = [
+            accept(false),
+            stands_still(service.clone(), ConnectionId(1), 1),
+            Action::Holder { shard, holder: None },
+            Action::Live { service, live: op::ShardLive { shard_id: ShardId(0), shard_count: 1 } },
+        ];
+        assert!(!step_of(others.to_vec()).begins_time);
+        for action in begin {
+            let mut step = step_of(others.to_vec());
+            step.add(vec![action.clone()], None, None);
+            step.add(others.to_vec(), None, None);
+            assert!(step.begins_time, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn the_pools_time_passes_while_nobodys_begins_but_not_in_one_long_leap() {
+        let stands_still = |waited_ms| {
+            let waited = Duration::from_millis(waited_ms);
+            [true, false].map(|begins_time| standstill(waited, begins_time).as_millis())
+        };
+        assert_eq!(stands_still(0), [0, 0]);
+        assert_eq!(stands_still(1), [1, 0]);
+        assert_eq!(stands_still(250), [250, 0]);
+        assert_eq!(stands_still(60_000), [60_000, 59_750]);
+    }
+
+    #[test]
+    fn the_pools_time_stands_still_for_as_long_as_a_permit_waited() {
+        let mut step = step_of(vec![accept(true)]);
+        step.decided = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
+        let (standstill, _) = step.into_done();
+        assert!(standstill >= Duration::from_mins(1), "{standstill:?}");
     }
 
     #[test]
@@ -386,7 +460,7 @@ mod tests {
     fn the_pools_time_stands_still_while_a_step_waits() {
         let mut clock = Clock::default();
         let decided = Instant::now().checked_sub(Duration::from_mins(1)).unwrap();
-        clock.stand_still_since(decided);
+        clock.stand_still(Duration::from_mins(1));
         let now = clock.now().instant;
         assert!(now >= decided && now < decided + Duration::from_secs(10), "it goes on where it stopped");
         let until = clock.until(now + Duration::from_secs(5));

@@ -24,6 +24,8 @@ pub enum FaultIn {
     Account,
     /// Nobody panics: each write of the allocator takes a second.
     SlowDisk,
+    /// Each takes 50 ms.
+    BusyDisk,
     /// Each takes a minute.
     HungDisk,
     /// Nobody panics: Discord is said to have 3 of 10 session starts left.

@@ -94,6 +94,8 @@ pub enum Action<R> {
         service: Name,
         request: R,
         accept: op::ShardAccept,
+        /// Whether it is a permit to IDENTIFY: who claims with `identify: false` gets none.
+        permit: bool,
         /// Real time for which what is there to resume with is worth something yet.
         resume_for: Duration,
     },

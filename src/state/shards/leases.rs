@@ -103,7 +103,7 @@ impl<R: Clone> ShardPool<R> {
         let max_concurrency = self.pacing.max_concurrency();
         let accept =
             op::ShardAccept { shard_id: id, shard_count: shard.shard_count, epoch, max_concurrency, resume };
-        actions.push(Action::Accept { service, request, accept, resume_for });
+        actions.push(Action::Accept { service, request, accept, permit, resume_for });
     }
 
     fn begin(&mut self, service: &Name, shard: Shard, reports: bool, now: u64, actions: &mut Vec<Action<R>>) {

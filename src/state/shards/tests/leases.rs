@@ -7,7 +7,9 @@ fn a_grant_tells_the_lease_and_the_pool_and_is_stored_first() {
     let mut table = Table::with(4, |settings| settings.max_concurrency = 16);
     let input = Input::Connect { service: name("a"), request: 0, connect: op::ShardConnect::default() };
     let actions = table.pool.step(input, table.now);
-    let [Action::Persist(_), Action::Holder { .. }, Action::Accept { accept, .. }] = &actions[..] else {
+    let [Action::Persist(_), Action::Holder { .. }, Action::Accept { accept, permit: true, .. }] =
+        &actions[..]
+    else {
         panic!("{actions:?}")
     };
     let expected = op::ShardAccept {
