@@ -168,7 +168,7 @@ impl<R: Clone> ShardPool<R> {
     pub fn step(&mut self, input: Input<R>, now: Now) -> Vec<Action<R>> {
         let mut actions = Vec::new();
         let at = self.timeline.pass(now);
-        self.pass_time(at, &mut actions);
+        self.pass_time(at);
         let joined = self.take(input, at, &mut actions);
         self.settle(joined, now, actions)
     }
@@ -221,7 +221,8 @@ impl<R: Clone> ShardPool<R> {
             Input::Heard { service } => self.heard(service, now),
             Input::Down { service, departure } => self.down(&service, departure, now, actions),
             Input::SessionStartLimit { limit, asked_at } => self.limit(limit, asked_at, now, actions),
-            Input::Wake => {}
+            // In its turn: that somebody is back may have come in time and wait for its own.
+            Input::Wake => self.forget_unseen(now, actions),
         }
         None
     }
@@ -240,7 +241,7 @@ impl<R: Clone> ShardPool<R> {
     }
 
     /// Brings everything that has a time to the present one.
-    fn pass_time(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
+    fn pass_time(&mut self, now: u64) {
         while let Some(key) = self.pacing.due(now) {
             self.set_key(key, true);
         }
@@ -255,7 +256,6 @@ impl<R: Clone> ShardPool<R> {
             self.told.is_stale = true;
         }
         self.is_dirty |= self.notice.pass(now);
-        self.forget_unseen(now, actions);
         self.assume_ready(now);
     }
 

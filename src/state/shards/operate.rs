@@ -87,7 +87,7 @@ impl<R: Clone> ShardPool<R> {
     pub fn operate(&mut self, command: Command, now: Now) -> (Result<Done, CommandError>, Vec<Action<R>>) {
         let mut actions = Vec::new();
         let at = self.timeline.pass(now);
-        self.pass_time(at, &mut actions);
+        self.pass_time(at);
         let answer = self.obey(command, at, &mut actions);
         (answer, self.settle(None, now, actions))
     }

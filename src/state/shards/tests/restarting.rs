@@ -60,6 +60,20 @@ fn who_heard_since_the_restart_that_its_ids_stand_goes_by_that_for_another_windo
     assert!(!table.pool.knows(&name("b")));
 }
 
+#[test]
+fn who_is_back_keeps_its_ids_where_that_is_taken_in_behind_others_and_past_the_window() {
+    let mut table = Table::of(3);
+    table.ask("a");
+    table.ask("b");
+    table.restart_after(SECOND);
+    table.pass(31 * SECOND);
+    table.ask("c");
+    assert_eq!(table.operate(Command::Freeze).0, Ok(Done::Frozen));
+    table.resumed("a");
+    assert!(table.wait(0).concat().contains("! b did not come back"));
+    assert_eq!((table.shards_of("a"), table.shards_of("b")), (vec![0], vec![]));
+}
+
 /// Its holder goes by the window that it was told.
 #[test]
 fn a_window_that_is_lowered_over_a_restart_shortens_no_hold_of_the_earlier_run() {
