@@ -1,11 +1,8 @@
 //! What a gateway that was killed knows when it is started again, and what keeps it from starting.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::thread;
 
 use gateway::protocol::name::Name;
 use gateway::state::shards::{BudgetRecord, Change, ReshardRecord, Snapshot};
@@ -14,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Gateway, Service, eventually};
+use crate::support::{Gateway, Service, discord_of, discord_unauthorized, eventually, token_file};
 
 /// A gateway that keeps its pool there.
 fn start(directory: &TempDir, flags: &[&str]) -> Gateway {
@@ -534,41 +531,6 @@ fn metrics_are_told_while_the_disk_does_not_answer() {
     assert!(!metrics.contains("gateway_shards{"), "{metrics}");
     let (status, body) = gateway.http("GET", "/api/v1/shards", &[], "");
     assert!(status == 503 && body.contains("unavailable"), "{body}");
-}
-
-/// Answers every request like that; its address.
-fn discord(status: &'static str, body: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let api = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
-            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-            let length = body.len();
-            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-            stream.write_all((head + &body).as_bytes()).unwrap();
-        }
-    });
-    api
-}
-
-/// Discord, for a bot with that `max_concurrency`.
-fn discord_of(max_concurrency: u32) -> String {
-    let limit = json!({"total": 9, "remaining": 9, "reset_after": 1, "max_concurrency": max_concurrency});
-    discord("200 OK", json!({"shards": 32, "session_start_limit": limit}).to_string())
-}
-
-/// Discord, which takes no token.
-fn discord_unauthorized() -> String {
-    discord("401 Unauthorized", json!({"message": "401: Unauthorized", "code": 0}).to_string())
-}
-
-/// The flag that names a file with a bot's token.
-fn token_file(directory: &TempDir) -> String {
-    let token = directory.path().join("token");
-    fs::write(&token, "secret").unwrap();
-    format!("--discord-token-file={}", token.display())
 }
 
 #[test]

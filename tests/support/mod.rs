@@ -1,6 +1,7 @@
 //! A gateway to test, and a service at the level of frames to test it with.
 
 mod certificates;
+mod discord;
 mod events;
 mod gateway;
 mod network;
@@ -11,6 +12,7 @@ mod wire;
 use std::time::Duration;
 
 pub(crate) use self::certificates::{Authority, Pair};
+pub(crate) use self::discord::{discord_of, discord_unauthorized, token_file};
 pub(crate) use self::events::events;
 pub(crate) use self::gateway::Gateway;
 pub(crate) use self::network::{Host, Network};

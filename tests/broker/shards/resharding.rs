@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{ask, connect, granted, shard};
-use crate::support::{Gateway, Service, eventually};
+use crate::support::{Gateway, Service, discord_unauthorized, eventually, token_file};
 
 /// Its shard is 0 of 2 shards, and 2 of 3.
 const GUILD: u64 = 2 << 22;
@@ -198,7 +198,8 @@ fn a_dry_run_tells_what_a_reshard_needs_and_does_nothing() {
 }
 
 /// A gateway with 16 shards that Discord has told of a large bot: its `max_concurrency` is 16, and 24
-/// shards are recommended. (It is told by the store, from an earlier run.)
+/// shards are recommended. (It is told by the store, from an earlier run, and
+/// nothing else comes.)
 fn of_a_large_bot(directory: &tempfile::TempDir) -> Gateway {
     let data_dir = format!("--data-dir={}", directory.path().display());
     let mut earlier = Gateway::start(&["--shards=16", &data_dir]);
@@ -215,7 +216,8 @@ fn of_a_large_bot(directory: &tempfile::TempDir) -> Gateway {
         recent: Vec::new(),
     };
     Store::open(directory.path()).unwrap().apply(&[Change::Budget(told)]).unwrap();
-    Gateway::start(&[&data_dir])
+    let api = format!("--discord-api={}", discord_unauthorized());
+    Gateway::start(&[&data_dir, &api, &token_file(directory)])
 }
 
 #[test]
