@@ -8,8 +8,8 @@ mod bot;
 #[cfg(feature = "fault-injection")]
 mod chaos;
 mod credentials;
-#[cfg(feature = "fault-injection")]
 mod endings;
+#[cfg(feature = "fault-injection")]
 mod faults;
 mod fuzz;
 mod http;
