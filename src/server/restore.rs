@@ -1,8 +1,9 @@
 //! The shard pool as the last gateway left it.
 
+use std::io;
 use std::time::Duration;
 
-use crate::actors::shard_allocator::{Restored, now};
+use crate::actors::shard_allocator::{Restored, Writer, now};
 use crate::config::Config;
 use crate::state::shards::{self, Settings, ShardPool, Snapshot};
 use crate::store::{Store, StoreError};
@@ -14,6 +15,8 @@ pub enum RestoreError {
     Pool { error: shards::RestoreError, path: String },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("data_dir: the thread that writes there cannot be started: {0}")]
+    Thread(io::Error),
 }
 
 /// What the last gateway left: the store, where there is to be one, and what is in it.
@@ -56,7 +59,8 @@ impl Found {
             store.apply(&changes)?;
         }
         tell(&pool.holders(), &path, pool.patience());
-        Ok(Restored { pool, store })
+        let writer = store.map(Writer::start).transpose().map_err(RestoreError::Thread)?;
+        Ok(Restored { pool, writer })
     }
 }
 

@@ -100,6 +100,11 @@ impl<R, T> Backlog<R, T> {
         self.inputs.is_empty()
     }
 
+    /// All that wait, in their order.
+    pub fn inputs(&self) -> impl Iterator<Item = &Input<R>> {
+        self.inputs.values().map(|(input, _)| input)
+    }
+
     /// How many requests for shard ids wait here.
     pub fn requests(&self) -> usize {
         self.requests

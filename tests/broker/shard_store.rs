@@ -483,9 +483,13 @@ fn a_disk_that_is_always_slow_grants_still() {
     let gateway = start(&directory, &["--shards=2", "--max-concurrency=2"]);
     let (mut a, mut b) = (gateway.service("a"), gateway.service("b"));
     a.send_op(&json!({"panic": "slow_disk"}));
-    assert_eq!(connect(&mut a)["shard_id"], 0);
+    for (service, id) in [(&mut a, 0), (&mut b, 1)] {
+        service.send_op(&json!({"opcode": 10}));
+        // Meanwhile it is told that it has to wait.
+        assert_eq!(service.expect_op(30)["reason"], "frozen");
+        assert_eq!(service.expect_op(11)["shard_id"], id);
+    }
     gateway.wait_for_log("it is done again as of later");
-    assert_eq!(connect(&mut b)["shard_id"], 1);
     kill(gateway);
     assert_eq!(stored(&directory).epochs.len(), 2);
 }
@@ -531,6 +535,55 @@ fn metrics_are_told_while_the_disk_does_not_answer() {
     assert!(!metrics.contains("gateway_shards{"), "{metrics}");
     let (status, body) = gateway.http("GET", "/api/v1/shards", &[], "");
     assert!(status == 503 && body.contains("unavailable"), "{body}");
+}
+
+#[cfg(feature = "fault-injection")]
+#[test]
+fn who_asks_while_the_disk_does_not_answer_is_told_to_wait() {
+    let directory = scratch();
+    let gateway = start(&directory, &["--shards=4", "--max-concurrency=4"]);
+    let (mut a, mut b, mut c) = (gateway.service("a"), gateway.service("b"), gateway.service("c"));
+    a.send_op(&json!({"panic": "hung_disk"}));
+    // Answered behind that.
+    a.send_op(&json!({"opcode": 12}));
+    a.expect_error("not_shard_holder");
+    a.send_op(&json!({"opcode": 10}));
+    b.send_op(&json!({"opcode": 10}));
+    let frozen = |position: u64| json!({"opcode": 30, "reason": "frozen", "position": position});
+    // Whichever came first.
+    let told = [a.expect_op(30), b.expect_op(30)];
+    assert!([1, 2].iter().all(|position| told.contains(&frozen(*position))), "{told:?}");
+    c.send_op(&json!({"opcode": 10}));
+    assert_eq!(c.expect_op(30), frozen(3));
+    // Everything else goes on, and operators are answered.
+    b.send("a", "x", "1");
+    assert_eq!(a.next().topic(), "x");
+    let (status, body) = gateway.post_json("/api/v1/shards/freeze", "");
+    assert_eq!((status, &body["error"]["code"]), (503, &json!("store_failing")), "{body}");
+}
+
+#[cfg(feature = "fault-injection")]
+#[test]
+fn an_operator_is_told_what_becomes_of_a_command_while_the_disk_does_not_answer() {
+    let directory = scratch();
+    let gateway = start(&directory, &["--shards=2"]);
+    let mut a = gateway.service("a");
+    a.send_op(&json!({"panic": "slow_disk"}));
+    // Answered behind that.
+    a.send_op(&json!({"opcode": 12}));
+    a.expect_error("not_shard_holder");
+    let (status, body) = gateway.post_json("/api/v1/shards/freeze", "");
+    assert_eq!((status, &body), (202, &json!({"waits_for": "data_dir"})));
+    gateway.wait_for_log("an operator froze the shard ids");
+    eventually("the store is well again", || {
+        (gateway.http("GET", "/readyz", &[], "").0 == 200).then_some(())
+    });
+    let shards = eventually("the disk answers", || {
+        let (status, body) = gateway.http("GET", "/api/v1/shards", &[], "");
+        (status == 200).then_some(body)
+    });
+    let shards: Value = serde_json::from_str(&shards).unwrap();
+    assert_eq!(shards["frozen"]["by"], "operator");
 }
 
 #[test]

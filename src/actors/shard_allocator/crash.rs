@@ -5,8 +5,6 @@ use std::time::Duration;
 use actix::{Context, Handler, Message};
 
 use super::ShardAllocator;
-use crate::actors::supervision::guard;
-use crate::state::tally::Part;
 
 /// Panic, for tests.
 #[derive(Debug, Message)]
@@ -28,9 +26,8 @@ impl Handler<Crash> for ShardAllocator {
         match crash {
             Crash::Now => {}
             Crash::AtTheNextWrite => return self.crash_at_write = true,
-            Crash::SlowDown(by) => return self.store.iter_mut().for_each(|store| store.slow_down(by)),
+            Crash::SlowDown(by) => return self.writer.iter().for_each(|writer| writer.slow_down(by)),
         }
-        let panics = &self.shared.panics;
-        guard::<Self, ()>("ShardAllocator", Part::Allocator, panics, context, |_| panic!("as asked"));
+        self.guarded(context, |_, _| panic!("as asked"));
     }
 }

@@ -4,12 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::oneshot;
+
 use super::{Answer, ShardActions};
 use crate::actors::link::OpPermit;
 use crate::protocol::name::{ConnectionId, Name};
 use crate::protocol::op::{ShardWait, WaitReason};
-use crate::state::shards::{Action, Change, Input, Now};
-use crate::store::Store;
+use crate::state::shards::{Action, Change, Input, Now, Report};
 
 /// A write that took so much longer than was reckoned with counts as failed, and is done again with its
 /// times moved: after a restart nothing but the store tells when a permit was given. Discord wants 5 s
@@ -33,6 +34,8 @@ pub(super) struct Step {
     changes: Vec<Change>,
     /// Of each input.
     done: Vec<ShardActions>,
+    /// Who is to be told then how the pool stands.
+    pub(super) reports: Vec<oneshot::Sender<Report>>,
     decided: Instant,
     /// How far the times in `changes` have been moved.
     moved_ms: i64,
@@ -40,8 +43,8 @@ pub(super) struct Step {
     pub(super) granted: usize,
     /// Whether one of its actions [begins a time](begins_time) for who is told of it.
     begins_time: bool,
-    /// Whether those who are to have an id were told that they have to wait.
-    is_told: bool,
+    /// Whether it was put [off](Self::put_off).
+    pub(super) is_put_off: bool,
 }
 
 /// Why a step is not stored.
@@ -56,11 +59,12 @@ impl Step {
         Self {
             changes: Vec::new(),
             done: Vec::new(),
+            reports: Vec::new(),
             decided,
             moved_ms: 0,
             granted: 0,
             begins_time: false,
-            is_told: false,
+            is_put_off: false,
         }
     }
 
@@ -88,17 +92,15 @@ impl Step {
         }
     }
 
-    /// Makes its changes durable. To be called again after an error.
-    pub(super) fn write(&mut self, store: &mut Store, pace: &mut Pace) -> Result<(), Unstored> {
-        if self.changes.is_empty() {
-            return Ok(());
-        }
+    /// What is to be stored now, if anything is. To be [kept](Self::keep) where that goes wrong.
+    pub(super) fn take_changes(&mut self, pace: &Pace) -> Vec<Change> {
         self.move_times(pace.reckoned);
-        let begun = Instant::now();
-        store.apply(&self.changes).map_err(|error| Unstored::Failed(error.to_string()))?;
-        pace.note(begun.elapsed()).map_err(|why| {
-            Unstored::Late(format!("data_dir: a write to {} took {why}", store.path().display()))
-        })
+        std::mem::take(&mut self.changes)
+    }
+
+    /// They are to be stored again.
+    pub(super) fn keep(&mut self, changes: Vec<Change>) {
+        self.changes = changes;
     }
 
     /// Brings the times of a step that waited to the moment at which it will be stored.
@@ -138,10 +140,10 @@ impl Step {
         self.done.iter().flat_map(|done| &done.actions)
     }
 
-    /// It fails for now: the operator is told, and, by what is returned, once, who waits for an id.
-    pub(super) fn leave_undone(&mut self) -> Vec<Action<ConnectionId>> {
+    /// It is not stored for now: operators are told, and, by what is returned, once, who waits for an id.
+    pub(super) fn put_off(&mut self) -> Vec<Action<ConnectionId>> {
         self.done.iter_mut().flat_map(|done| &mut done.answer).for_each(Answer::put_off);
-        if std::mem::replace(&mut self.is_told, true) {
+        if std::mem::replace(&mut self.is_put_off, true) {
             return Vec::new();
         }
         let mut places: HashMap<_, u64> = HashMap::new();
@@ -191,7 +193,7 @@ impl Pace {
     /// A write took that long; the error says so where that was too long for what it wrote. The next
     /// one is reckoned to take twice as long then, so that one of few is in time; a quick disk halves
     /// that again each time.
-    fn note(&mut self, took: Duration) -> Result<(), String> {
+    pub(super) fn note(&mut self, took: Duration) -> Result<(), String> {
         let most = self.reckoned + LATEST;
         if took > most {
             self.reckoned = (took * 2).min(SLOWEST_WRITE);
@@ -272,6 +274,7 @@ mod tests {
     use crate::protocol::name::{Epoch, ShardId};
     use crate::protocol::op;
     use crate::state::shards::{PermitRecord, Shard, Warning};
+    use crate::store::Store;
 
     fn step_of(actions: Vec<Action<ConnectionId>>) -> Step {
         let mut step = Step::new(Instant::now());
@@ -298,6 +301,12 @@ mod tests {
         Action::Accept { service, request, accept, permit, resume_for: Duration::from_mins(2) }
     }
 
+    fn write(step: &mut Step, store: &mut Store, pace: &Pace) {
+        let changes = step.take_changes(pace);
+        store.apply(&changes).unwrap();
+        step.keep(changes);
+    }
+
     #[test]
     fn a_step_that_waited_is_stored_as_of_the_moment_that_it_leaves() {
         let directory = tempfile::tempdir().unwrap();
@@ -305,7 +314,7 @@ mod tests {
         let mut step = step();
         for waited_ms in [60_000, 90_000] {
             step.decided = Instant::now().checked_sub(Duration::from_millis(waited_ms)).unwrap();
-            assert!(step.write(&mut store, &mut Pace::default()).is_ok());
+            write(&mut step, &mut store, &Pace::default());
             let permit = store.snapshot().unwrap().permits[&0];
             let waited = (permit.granted_ms - 1000, permit.next_ms - 6500);
             assert!(
@@ -327,7 +336,7 @@ mod tests {
         for number in [1, 2] {
             step.add(vec![Action::Persist(vec![epoch(number)]), Action::Warn(warning(number))], None, None);
         }
-        assert!(step.write(&mut store, &mut Pace::default()).is_ok());
+        write(&mut step, &mut store, &Pace::default());
         assert_eq!(store.snapshot().unwrap().epochs[&ShardId(0)], Epoch(2), "the later one stands");
         let (_, done) = step.into_done();
         let told = done.iter().map(|done| &done.actions[..]);
@@ -346,7 +355,7 @@ mod tests {
         let mut step = step_of(vec![waits("a", 1), waits("b", 2)]);
         step.add(vec![accept(true), waits("b", 1)], None, None);
         let mut told: Vec<_> = step
-            .leave_undone()
+            .put_off()
             .into_iter()
             .map(|action| match action {
                 Action::Wait { service, wait, .. } => (service.to_string(), wait.reason, wait.position),
@@ -356,7 +365,7 @@ mod tests {
         told.sort_unstable_by_key(|(service, ..)| service.clone());
         let frozen = |service: &str, position| (service.to_owned(), WaitReason::Frozen, position);
         assert_eq!(told, [frozen("a", 1), frozen("b", 2)]);
-        assert!(step.leave_undone().is_empty());
+        assert!(step.put_off().is_empty());
     }
 
     #[test]
@@ -449,8 +458,8 @@ mod tests {
     fn a_step_is_stored_as_of_the_end_of_its_write() {
         let directory = tempfile::tempdir().unwrap();
         let mut store = Store::open(directory.path()).unwrap();
-        let mut pace = Pace { reckoned: Duration::from_mins(1) };
-        assert!(step().write(&mut store, &mut pace).is_ok());
+        let pace = Pace { reckoned: Duration::from_mins(1) };
+        write(&mut step(), &mut store, &pace);
         let permit = store.snapshot().unwrap().permits[&0];
         let moved = (permit.granted_ms - 1000, permit.next_ms - 6500);
         assert!(moved.0 >= 60_000 && moved.0 < 70_000 && moved.0 == moved.1, "{moved:?}");
