@@ -267,19 +267,6 @@ impl Handler<Attach> for ClientSession {
     }
 }
 
-/// The connection is lost: what is there for its service waits for the next one.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Lost(pub ConnectionId);
-
-impl Handler<Lost> for ClientSession {
-    type Result = ();
-
-    fn handle(&mut self, Lost(connection): Lost, context: &mut Self::Context) {
-        self.guarded(context, |session, context| session.step(Input::Release { connection }, None, context));
-    }
-}
-
 /// The connection is about to end; told before its service can know of it, and passed on. What the session
 /// has handed over by then is still written: [`Outbound::Released`] comes behind that.
 #[derive(Debug, Message)]

@@ -353,7 +353,7 @@ impl Actor for Connection {
     }
 
     fn stopping(&mut self, context: &mut Ctx) -> Running {
-        self.lost(context);
+        self.cut_short(context);
         Running::Stop
     }
 

@@ -7,7 +7,7 @@ use actix::AsyncContext;
 use bytes::Bytes;
 
 use super::{Connection, Ctx, Ended, Stage};
-use crate::actors::client_session::{Lost, Release};
+use crate::actors::client_session::Release;
 use crate::actors::gateway::ConnectionEnded;
 use crate::protocol::close::{Close, LEAVES_FOR_GOOD};
 use crate::protocol::frame;
@@ -15,9 +15,17 @@ use crate::protocol::frame;
 /// How long the service may take to answer our close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long the session may take to say that it has handed over what it does. Half of what session and gateway
+/// leave a connection that they told to close, so that the close frame is still written.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Why a connection ended of which nothing else is known.
+const LOST: &str = "its connection was lost";
+
 /// What is left to do once the session has handed over what it does.
 pub(super) struct Farewell {
-    close: Bytes,
+    /// The close frame, unless the socket has ended.
+    close: Option<Bytes>,
     /// Whether the service's close frame came, or its end of the socket.
     is_last: bool,
 }
@@ -30,7 +38,7 @@ impl Connection {
         }
         self.flush();
         self.count_close(close);
-        let farewell = Farewell { close: frame::close(close), is_last: false };
+        let farewell = Farewell { close: Some(frame::close(close)), is_last: false };
         let reason = format!("closed with {}: {}", close.code(), close.reason());
         self.end(Ended::Lost, &reason, farewell, context);
         self.paused = None;
@@ -39,7 +47,7 @@ impl Connection {
 
     /// The service's close frame came, as the first or as the answer to ours.
     pub(super) fn close_came(&mut self, payload: &[u8], context: &mut Ctx) {
-        if self.is_over() {
+        if self.answers_our_close() {
             return;
         }
         let Some((code, reason)) = parse(payload) else { return self.close(Close::ProtocolError, context) };
@@ -47,34 +55,37 @@ impl Connection {
         self.count_close(Close::Left);
         let how = if code == Some(LEAVES_FOR_GOOD) { Ended::LeftForGood } else { Ended::Closed };
         let reason: String = reason.chars().filter(|character| !character.is_control()).collect();
-        let farewell = Farewell { close: frame::close_reply(code), is_last: true };
+        let farewell = Farewell { close: Some(frame::close_reply(code)), is_last: true };
         self.end(how, &format!("it closed with {} {reason}", code.unwrap_or(1005)), farewell, context);
     }
 
-    /// The socket ended: what was not written by then waits for the service's next connection.
+    /// The service's end of the socket ended. It may still read.
     pub(super) fn lost(&mut self, context: &mut Ctx) {
-        if self.is_over() {
+        if self.answers_our_close() {
             return;
-        }
-        if let Stage::Service(service) = &self.stage {
-            service.session.do_send(Lost(self.id));
         }
         self.flush();
         self.count_close(Close::Lost);
-        self.tell_end(Ended::Lost, "its connection was lost", context);
-        self.finish();
+        self.end(Ended::Lost, LOST, Farewell { close: None, is_last: true }, context);
+    }
+
+    /// The actor stops before all that.
+    pub(super) fn cut_short(&mut self, context: &mut Ctx) {
+        self.flush();
+        self.count_close(Close::Lost);
+        self.tell_end(Ended::Lost, LOST, context);
     }
 
     /// The session has handed over what it does: the close frame comes behind that.
     pub(super) fn released(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Closing) {
-            Stage::Releasing(Farewell { close, is_last }) => {
-                self.outgoing.borrow_mut().close(close);
-                if is_last {
-                    self.finish();
-                }
-            }
-            other => self.stage = other,
+        let Stage::Releasing(Farewell { close, is_last }) = &mut self.stage else { return };
+        let (close, is_last) = (close.take(), *is_last);
+        self.stage = Stage::Closing;
+        if let Some(close) = close {
+            self.outgoing.borrow_mut().close(close);
+        }
+        if is_last {
+            self.finish();
         }
     }
 
@@ -82,8 +93,8 @@ impl Connection {
         self.life.count_close(close, &self.entrance.routes.shared().closes);
     }
 
-    /// Whether a close is under way already, to which this is the service's part.
-    fn is_over(&mut self) -> bool {
+    /// Takes the service's part of a close that is under way already; whether one is.
+    fn answers_our_close(&mut self) -> bool {
         match &mut self.stage {
             Stage::Releasing(farewell) => farewell.is_last = true,
             Stage::Closing => self.finish(),
@@ -99,8 +110,8 @@ impl Connection {
         self.stage = Stage::Releasing(farewell);
         self.life.cut_off_after(CLOSE_TIMEOUT);
         if is_asked {
-            // The session may fail at it.
-            context.run_later(CLOSE_TIMEOUT, |connection, _| connection.released());
+            // It may fail at it.
+            context.run_later(RELEASE_TIMEOUT, |connection, _| connection.released());
         } else {
             self.released();
         }

@@ -64,9 +64,9 @@ impl Attached {
         }
     }
 
-    /// Whether it may be handed messages.
+    /// Whether it may be handed messages. Until it is released, it writes them before its close frame.
     pub(super) fn takes_messages(&self) -> bool {
-        self.closing.is_none() && !self.is_released
+        !self.is_released
     }
 
     /// How many bytes it was handed and has not written.

@@ -297,3 +297,20 @@ fn a_session_that_is_down_goes_on_after_a_restart_until_all_is_returned() {
     scene.session.restart(&mut scene.actions);
     assert_eq!(scene.take(), [""; 0]);
 }
+
+#[test]
+fn a_connection_that_was_told_to_close_is_handed_what_comes_until_it_is_released() {
+    let mut scene = Scene::attached();
+    scene.step(Input::Close(Close::ShutDown));
+    assert_eq!(scene.take(), ["Close(ShutDown)"]);
+    let [last, late] = <[Parcel; 2]>::try_from(parcels(2, 10)).unwrap();
+    scene.step(Input::Deliver(last));
+    assert!(
+        matches!(&scene.take()[..], [frames] if frames.starts_with("Frames")),
+        "an answer to its last burst"
+    );
+    scene.step(Input::Release { connection: CONNECTION });
+    scene.step(Input::Deliver(late));
+    assert_eq!(scene.take(), [""; 0]);
+    assert_eq!(scene.session.mailbox().count(), 1, "it waits for the next connection");
+}
