@@ -321,10 +321,7 @@ impl Dispatcher {
     /// read that is not its service's any more is dropped.
     pub(crate) fn flush(&mut self) {
         if self.is_current() {
-            self.send_notices();
-            for line in std::mem::take(&mut self.open) {
-                self.send_line(line);
-            }
+            self.send_all();
         } else {
             self.forget_lines();
             self.notices = None;
@@ -332,22 +329,27 @@ impl Dispatcher {
         self.refusals.log(self.own.name());
     }
 
-    /// Sends a parcel before the end of its burst.
+    /// Sends a parcel before the end of its burst, and with notices all of them.
     fn send_early(&mut self, line: usize) {
-        if self.is_current() {
-            self.send_notices();
-            self.send_line(line);
-        } else {
+        if !self.is_current() {
             self.lines[line].open = None;
+        } else if self.notices.is_some() {
+            return self.send_all();
+        } else {
+            self.send_line(line);
         }
         self.open.retain(|open| *open != line);
     }
 
-    /// To go before the messages that they are about: whoever is told that a message is accepted hears that
-    /// before it can come back. From then on the message leaves, whoever has the service's name.
-    fn send_notices(&mut self) {
+    /// The notices go before the messages that they are about: whoever is told that a message is accepted hears
+    /// that before it can come back. And the messages go with them: from then on they are, whoever has the
+    /// service's name.
+    fn send_all(&mut self) {
         if let Some(notices) = self.notices.take() {
             notices.send(None);
+        }
+        for line in std::mem::take(&mut self.open) {
+            self.send_line(line);
         }
     }
 

@@ -206,6 +206,24 @@ fn a_message_that_has_its_receipt_is_on_its_way() {
     assert_eq!((world.to_target.take().len(), world.to_source.take().len()), (1, 1));
 }
 
+#[test]
+fn of_a_connection_that_is_replaced_amid_a_burst_what_had_its_receipt_leaves() {
+    let mut world = World::new();
+    let to_other = world.add("fourth");
+    world.dispatcher.wishes.receipts = true;
+    world.dispatcher.begin();
+    let large = format!("\"{}\"", "x".repeat(PARCEL_BYTES / 2 + 1));
+    for (target, data) in [("target", &*large), ("fourth", "1"), ("target", &*large), ("fourth", "2")] {
+        let text =
+            format!(r#"{{"s":"source","t":"gateway-proxy:{target}:x","d":{data},"n":{}}}"#, data.len());
+        assert!(matches!(world.dispatcher.message(&text, text.len(), || true), Outcome::Done));
+    }
+    world.own.set_connection(ConnectionId(2));
+    world.dispatcher.flush();
+    assert_eq!(world.to_source.take().concat().len(), 2, "RECEIPTs");
+    assert_eq!((world.to_target.take().concat().len(), to_other.take()), (1, vec![vec!["1".to_owned()]]));
+}
+
 /// A session that is down.
 struct Gone;
 
