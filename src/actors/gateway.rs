@@ -162,12 +162,17 @@ impl Gateway {
         known.handle.session.do_send(Order::GoDown { reason });
         // When the gateway itself stops, leases stand: it may be back in a moment. Who left before that
         // has left.
-        if self.stopping.is_none() || departure == Departure::Left {
+        let ends_leases = self.stopping.is_none() || departure == Departure::Left;
+        if ends_leases {
             self.tell_allocator(Input::Down { service: service.clone(), departure });
         }
         self.watchers.remove(service);
         self.listed.forget(service);
         self.announce(service, known.group, PresenceEvent::Down, reason);
+        if ends_leases {
+            // No ACCEPT lists them while the allocator ends them.
+            self.withhold_shards(service);
+        }
     }
 
     /// Logs what became of a service, and tells those who watch it.

@@ -235,6 +235,10 @@ impl Gateway {
             None => self.start_session(&name, arbiter, link, context),
         };
         self.restrict(&name, grant.ops);
+        if !self.shards_of(&name).is_empty() {
+            // Their end may be under way: it goes by ACCEPT until it is told of that.
+            self.tell_allocator(Input::Heard { service: name.clone() });
+        }
         self.tell_allocator(Input::Resumed { service: name.clone() });
         handle.route.set_connection(connection);
         // Whatever it is told from here on is for this connection, which comes there by way of its own thread.

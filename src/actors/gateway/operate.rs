@@ -190,7 +190,8 @@ impl Gateway {
 /// How long the allocator may take to tell what the shard ids are doing.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks what each shard id is doing; `None` where the allocator does not answer in a second.
+/// Asks what each shard id is doing; `None` where the allocator does not answer: not while its disk
+/// does not.
 #[derive(Debug, Message)]
 #[rtype(result = "Option<Report>")]
 pub struct ReportShards;
