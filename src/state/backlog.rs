@@ -76,6 +76,10 @@ impl<R, T> Backlog<R, T> {
     /// queue, and only how it is now counts, and whether it was down before; of one that is down and of
     /// which the pool `knows` nothing, nothing does.
     pub fn push(&mut self, input: Input<R>, with: T, knows: impl Fn(&Name) -> bool) {
+        if matches!(input, Input::Wake) && self.wake.is_some_and(|wake| self.inputs.contains_key(&wake)) {
+            // The first one stands: else it would never have its turn where much comes.
+            return;
+        }
         self.drop_void(&input);
         if let Input::Down { service, .. } = &input
             && self.changes_nothing(service, knows)
@@ -103,6 +107,16 @@ impl<R, T> Backlog<R, T> {
     /// All that wait, in their order.
     pub fn inputs(&self) -> impl Iterator<Item = &Input<R>> {
         self.inputs.values().map(|(input, _)| input)
+    }
+
+    /// The number of the first that waits, by which those are told that came before it.
+    pub fn first(&self) -> Option<u64> {
+        self.inputs.first_key_value().map(|(number, _)| *number)
+    }
+
+    /// The number of the next to come.
+    pub fn next(&self) -> u64 {
+        self.next
     }
 
     /// How many requests for shard ids wait here.
@@ -152,9 +166,8 @@ impl<R, T> Backlog<R, T> {
                 self.void_since(down.unwrap_or_default(), service, |numbers| &mut numbers.heards);
             }
             // The last one stands.
-            Input::Wake => drop(self.wake.and_then(|number| self.take(number))),
             Input::SessionStartLimit { .. } => drop(self.limit.and_then(|number| self.take(number))),
-            Input::Connect { .. } | Input::Death { .. } | Input::State { .. } => {}
+            Input::Wake | Input::Connect { .. } | Input::Death { .. } | Input::State { .. } => {}
         }
     }
 
@@ -337,6 +350,6 @@ mod tests {
         let days = || (0..1000).flat_map(|_| [resumed("a"), connect("a"), away("a"), down("a")]);
         assert_eq!(left([resumed("b")].into_iter().chain(days())), [0, 3, 4]);
         assert_eq!(left(days().chain([resumed("a")])), [2, 3, 4000]);
-        assert_eq!(left([Input::Wake, resumed("a"), Input::Wake, Input::Wake]), [1, 3]);
+        assert_eq!(left([Input::Wake, resumed("a"), Input::Wake, Input::Wake]), [0, 1]);
     }
 }

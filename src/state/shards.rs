@@ -125,7 +125,7 @@ pub struct ShardPool<R> {
     /// Services that have sent SHARD_STATE.
     reporting: HashSet<Name>,
     /// Holders that have not identified since the restart, and until when they are waited for.
-    unseen: (BTreeSet<Name>, u64),
+    unseen: restore::Unseen,
     /// Whether the pool's own record is not stored yet.
     is_new: bool,
     /// Whether the pool's own record is not as stored.
@@ -182,7 +182,7 @@ impl<R: Clone> ShardPool<R> {
             .chain(self.budget.resets_ms())
             .chain(self.told.next_ms())
             .filter(|_| waiting);
-        let unseen = (!self.unseen.0.is_empty()).then_some(self.unseen.1);
+        let unseen = (!self.unseen.services.is_empty()).then_some(self.unseen.until_ms);
         let assumed = self.next.as_ref().and_then(|next| next.assumed.first().map(|&(at, _)| at));
         for_those_who_wait.chain(unseen).chain(assumed).min().map(|ms| self.timeline.instant(ms))
     }

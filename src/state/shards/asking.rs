@@ -26,7 +26,7 @@ impl<R: Clone> ShardPool<R> {
             || self.away.contains_key(service)
             || self.heard.contains_key(service)
             || self.reporting.contains(service)
-            || self.unseen.0.contains(service)
+            || self.unseen.services.contains(service)
     }
 
     pub(super) fn connect(

@@ -232,7 +232,7 @@ impl<R: Clone> ShardPool<R> {
         self.leave_queue(service);
         self.away.remove(service);
         self.heard.remove(service);
-        self.unseen.0.remove(service);
+        self.unseen.services.remove(service);
         self.current.unclaim(service);
         self.doubt(service, now);
         for shard in self.missed_revokes(service, now) {
@@ -267,7 +267,7 @@ impl<R: Clone> ShardPool<R> {
         self.leave_queue(&service);
         let last_frame = last_frame.map_or(now, |instant| self.timeline.ms(instant).min(now));
         // Whoever goes away had come back since the restart; that it resumed may not have been told.
-        self.unseen.0.remove(&service);
+        self.unseen.services.remove(&service);
         self.away.insert(service, last_frame);
     }
 
@@ -312,7 +312,7 @@ impl<R: Clone> ShardPool<R> {
         let away_since = self.away.remove(service);
         let heard = self.heard.remove(service).unwrap_or_default();
         self.reporting.remove(service);
-        self.unseen.0.remove(service);
+        self.unseen.services.remove(service);
         let end = match departure {
             Departure::Left => End::Left,
             Departure::Vanished { last_frame } => {

@@ -168,7 +168,7 @@ impl<R: Clone> ShardPool<R> {
 
     fn view(&self, shard: Shard, record: &ShardRecord, now: u64) -> ShardView {
         let lease = record.lease.as_ref();
-        let is_gone = |name: &Name| self.away.contains_key(name) || self.unseen.0.contains(name);
+        let is_gone = |name: &Name| self.away.contains_key(name) || self.unseen.services.contains(name);
         let standing = match (lease, record.hold) {
             (None, None) => Standing::Free,
             (None, Some(_)) => Standing::HeldBack,

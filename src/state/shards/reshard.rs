@@ -126,7 +126,7 @@ impl<R: Clone> ShardPool<R> {
     /// Switches over when every new id has a holder that is ready and connected.
     pub(super) fn switch_if_ready(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
         let Some(next) = self.next.take_if(|next| next.generation.is_ready()) else { return };
-        if self.away.keys().chain(&self.unseen.0).any(|service| next.generation.holds(service)) {
+        if self.away.keys().chain(&self.unseen.services).any(|service| next.generation.holds(service)) {
             self.next = Some(next);
             return;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use crate::protocol::name::ShardId;
+use crate::protocol::name::{Name, ShardId};
 
 use super::budget::Budget;
 use super::generation::{Generation, RESUME_LIFE_MS};
@@ -31,6 +31,16 @@ pub enum RestoreError {
     ShardCountDiffers { stored: u32, next: Option<u32>, configured: u32 },
     #[error("the stored shard pool is damaged: {0}")]
     Damaged(String),
+}
+
+/// Whom nobody has seen since the restart.
+pub(super) struct Unseen {
+    /// Holders that have not identified.
+    pub(super) services: BTreeSet<Name>,
+    /// Until when they are waited for.
+    pub(super) until_ms: u64,
+    /// Whether the pool was woken past that.
+    is_due: bool,
 }
 
 impl<R: Clone> ShardPool<R> {
@@ -89,7 +99,7 @@ impl<R: Clone> ShardPool<R> {
             away: HashMap::new(),
             heard: HashMap::new(),
             reporting: HashSet::new(),
-            unseen: (BTreeSet::new(), at + in_force.window_ms),
+            unseen: Unseen { services: BTreeSet::new(), until_ms: at + in_force.window_ms, is_due: false },
             is_new,
             is_dirty: is_new || in_force != record.notice,
             forgotten: Vec::new(),
@@ -130,7 +140,7 @@ impl<R: Clone> ShardPool<R> {
     fn recall(&mut self) {
         let noticed_ms = self.noticed_ms(self.timeline.start_ms());
         self.retired.values_mut().for_each(|until| *until = (*until).min(noticed_ms));
-        self.unseen.0 = self.generations().flat_map(Generation::holders).cloned().collect();
+        self.unseen.services = self.generations().flat_map(Generation::holders).cloned().collect();
         let leases = self.generations().flat_map(Generation::records).filter_map(|(_, it)| it.lease.as_ref());
         self.reporting = leases.filter(|lease| lease.reports).map(|lease| lease.holder.clone()).collect();
         let filling: Vec<Shard> =
@@ -142,10 +152,14 @@ impl<R: Clone> ShardPool<R> {
 
     /// Takes the ids back of holders that nobody has seen since the restart.
     pub(super) fn forget_unseen(&mut self, now: u64, actions: &mut Vec<Action<R>>) {
-        if self.unseen.0.is_empty() || now < self.unseen.1 {
+        if self.unseen.services.is_empty() || now < self.unseen.until_ms {
             return;
         }
-        for service in std::mem::take(&mut self.unseen.0) {
+        // Only by a wake that was sent past the deadline: what came before it was taken in then.
+        if !std::mem::replace(&mut self.unseen.is_due, true) {
+            return;
+        }
+        for service in std::mem::take(&mut self.unseen.services) {
             // Else their last frames came before the restart, which is all that is known.
             let heard = self.heard.remove(&service).unwrap_or_default();
             let end = End::Taken { noticed_ms: self.noticed_ms(self.timeline.start_ms().max(heard)) };

@@ -69,6 +69,7 @@ fn who_is_back_keeps_its_ids_where_that_is_taken_in_behind_others_and_past_the_w
     table.pass(31 * SECOND);
     table.ask("c");
     assert_eq!(table.operate(Command::Freeze).0, Ok(Done::Frozen));
+    assert_eq!(table.step(Input::Wake), [""; 0], "it may have been sent before");
     table.resumed("a");
     assert!(table.wait(0).concat().contains("! b did not come back"));
     assert_eq!((table.shards_of("a"), table.shards_of("b")), (vec![0], vec![]));
