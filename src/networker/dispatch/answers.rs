@@ -27,7 +27,11 @@ impl Dispatcher {
         self.refusals.note(self.own.name(), code);
         let error = op::Error { target: target.map(str::to_owned), ..self.about(envelope, code, message) };
         let json = GatewayOp::Error(error).to_json();
-        if self.own_notices().push([json.as_bytes(), b""]).is_ok() {
+        let parts = [json.as_bytes(), b""];
+        // Where there is none, our own parcels may have room that they do not need.
+        let has_room = self.own_notices().push(parts).is_ok()
+            || self.release_spare() && self.own_notices().push(parts).is_ok();
+        if has_room {
             self.own.errors().add(code);
             if self.own_notices().frame_bytes() >= PARCEL_BYTES {
                 self.flush();

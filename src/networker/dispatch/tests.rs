@@ -380,3 +380,16 @@ fn room_of_all_mailboxes_that_its_own_parcels_do_not_need_is_no_reason_to_refuse
     assert_eq!(shown(&to_third.take()), [Ok(90_000)]);
     assert_eq!(shown(&world.to_target.take()), [Ok(1)]);
 }
+
+#[test]
+fn an_error_has_the_room_that_its_own_parcels_do_not_need() {
+    let mut world = World::within(65_600);
+    world.dispatcher.begin();
+    for target in ["target", "nobody"] {
+        assert!(!world.is_held_at(target, 1, false));
+    }
+    world.dispatcher.flush();
+    let told = world.to_source.take().concat();
+    assert!(told.len() == 1 && told[0].contains("no_such_service"), "{told:?}");
+    assert_eq!(shown(&world.to_target.take()), [Ok(1)]);
+}
