@@ -39,7 +39,7 @@ use crate::protocol::name::ConnectionId;
 use crate::state::backlog::Backlog;
 use crate::state::backlog::places::Place;
 use crate::state::route::Shared;
-use crate::state::shards::{Action, Input, Report, ShardPool};
+use crate::state::shards::{Action, Input, Now, Report, ShardPool};
 use crate::state::tally::Part;
 
 /// How many inputs are stored at once, and done without a pause.
@@ -64,8 +64,9 @@ pub struct ShardAllocator {
     /// Of the store.
     pace: Pace,
     backlog: Backlog<ConnectionId, Option<Pass>>,
-    /// Operators' commands that wait likewise, and who is to be told how the pool stands.
-    commands: VecDeque<ShardCommand>,
+    /// Operators' commands that wait likewise, each with the number of the input that came next, and who is to be
+    /// told how the pool stands.
+    commands: VecDeque<(u64, ShardCommand)>,
     reports: Vec<oneshot::Sender<Report>>,
     /// The last step, until it is stored.
     unstored: Option<Step>,
@@ -125,8 +126,10 @@ impl Supervised for ShardAllocator {}
 
 impl Drop for ShardAllocator {
     /// The thread ends, and with it what was scheduled. What came before is stored, so that the next gateway
-    /// knows who has left; nobody is there any more to be told.
+    /// knows who has left; nobody is there any more to be told. What operators asked for is not done.
     fn drop(&mut self) {
+        self.commands.clear();
+        self.reports.clear();
         while self.writer.is_some() && !std::thread::panicking() {
             if self.unstored.is_none() {
                 self.decide();
@@ -247,12 +250,16 @@ impl ShardAllocator {
             allocator.decide();
             allocator.set_alarm(context);
             if allocator.finish_step(context)
-                && !allocator.backlog.is_empty()
+                && allocator.has_more()
                 && !std::mem::replace(&mut allocator.goes_on, true)
             {
                 context.notify_later(GoOn, Duration::ZERO);
             }
         });
+    }
+
+    fn has_more(&self) -> bool {
+        !self.backlog.is_empty() || !self.commands.is_empty()
     }
 
     fn guarded(&mut self, context: &mut Context<Self>, handler: impl FnOnce(&mut Self, &mut Context<Self>)) {
@@ -267,20 +274,29 @@ impl ShardAllocator {
     fn decide(&mut self) {
         let (now, decided) = (self.clock.now(), Instant::now());
         for _ in 0..INPUTS_AT_ONCE {
+            self.obey(now, decided);
             let Some((input, pass)) = self.backlog.pop() else { break };
             let actions = self.pool.step(input, now);
             let step = self.unstored.get_or_insert_with(|| Step::new(decided));
             step.add(actions, pass.map(|pass| pass.permit), None);
         }
-        // In their order, unless very much waits.
-        while let Some(ShardCommand { command, answer }) = self.commands.pop_front() {
-            let (result, actions) = self.pool.operate(command, now);
-            let step = self.unstored.get_or_insert_with(|| Step::new(decided));
-            step.add(actions, None, Some(Answer::new(command, result, answer)));
-        }
+        self.obey(now, decided);
         if !self.reports.is_empty() {
             let step = self.unstored.get_or_insert_with(|| Step::new(decided));
             step.reports.append(&mut self.reports);
+        }
+    }
+
+    /// Does what operators asked for before the input came whose turn it is.
+    fn obey(&mut self, now: Now, decided: Instant) {
+        let is_due =
+            |(before, _): &(u64, ShardCommand)| self.backlog.first().is_none_or(|first| *before <= first);
+        while self.commands.front().is_some_and(is_due)
+            && let Some((_, ShardCommand { command, answer })) = self.commands.pop_front()
+        {
+            let (result, actions) = self.pool.operate(command, now);
+            let step = self.unstored.get_or_insert_with(|| Step::new(decided));
+            step.add(actions, None, Some(Answer::new(command, result, answer)));
         }
     }
 

@@ -150,7 +150,8 @@ async fn operate(command: Command, entrance: &Entrance) -> Answer {
 
 fn store_failing(why: &str) -> HttpResponse {
     let message = format!(
-        "nothing was done, since data_dir takes no writes; send it again when /readyz answers 200: {why}"
+        "nothing was done, since data_dir does not take writes as it should; send it again, at the latest when \
+         /readyz answers 200: {why}"
     );
     error(503, "store_failing", &message)
 }

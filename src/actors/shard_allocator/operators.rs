@@ -24,7 +24,7 @@ impl Handler<ShardCommand> for ShardAllocator {
     type Result = ();
 
     fn handle(&mut self, message: ShardCommand, context: &mut Context<Self>) {
-        self.commands.push_back(message);
+        self.commands.push_back((self.backlog.next(), message));
         if self.is_put_off() {
             self.refuse_commands();
         } else {
@@ -57,7 +57,7 @@ impl ShardAllocator {
     pub(super) fn refuse_commands(&mut self) {
         let trouble = self.shared.store.trouble(Instant::now());
         let why = trouble.unwrap_or_else(|| format!("a write to data_dir takes longer than {PATIENCE:?}"));
-        for ShardCommand { answer, .. } in self.commands.drain(..) {
+        for (_, ShardCommand { answer, .. }) in self.commands.drain(..) {
             let _ = answer.send(Outcome::StoreFailing(why.clone()));
         }
     }
