@@ -64,9 +64,11 @@ impl Attached {
         }
     }
 
-    /// Whether it may be handed messages. Until it is released, it writes them before its close frame.
+    /// Whether it may be handed messages. One that was told to close writes them before its close frame, until
+    /// it is released; unless it closes because it takes or says nothing: then they would be lost.
     pub(super) fn takes_messages(&self) -> bool {
-        !self.is_released
+        let is_ill = self.closing.is_some_and(|(_, close)| matches!(close, Close::TooSlow | Close::Silent));
+        !self.is_released && !is_ill
     }
 
     /// How many bytes it was handed and has not written.

@@ -314,3 +314,15 @@ fn a_connection_that_was_told_to_close_is_handed_what_comes_until_it_is_released
     assert_eq!(scene.take(), [""; 0]);
     assert_eq!(scene.session.mailbox().count(), 1, "it waits for the next connection");
 }
+
+#[test]
+fn a_connection_that_takes_or_says_nothing_is_handed_nothing_once_it_was_told_to_close() {
+    for close in [Close::TooSlow, Close::Silent] {
+        let mut scene = Scene::attached();
+        scene.step(Input::Close(close));
+        scene.take();
+        scene.step(Input::Deliver(parcels(1, 10).remove(0)));
+        assert_eq!(scene.take(), [""; 0]);
+        assert_eq!(scene.session.mailbox().count(), 1, "{close:?}");
+    }
+}
