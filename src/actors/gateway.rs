@@ -251,7 +251,7 @@ impl Actor for Gateway {
         });
         self.watch_credentials(context);
         #[cfg(debug_assertions)]
-        Self::start_audits(context);
+        self.start_audits(context);
         // After a restart in the middle of a stop, that goes on.
         if self.stopping.is_some() {
             Self::look_how_it_stops(context);

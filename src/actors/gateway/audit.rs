@@ -22,6 +22,9 @@ pub(super) struct Audit {
     /// A message may be between account and mailbox for a moment: only what is found twice is
     /// wrong.
     suspected: Vec<String>,
+    /// A second walk begins after the first has ended: where a thread stood still for long, both would else find
+    /// what it is just about to do.
+    is_walking: bool,
 }
 
 /// What changes whenever a message or a notice moves.
@@ -39,11 +42,16 @@ impl Traffic {
 }
 
 impl Gateway {
-    pub(super) fn start_audits(context: &mut Context<Self>) {
+    pub(super) fn start_audits(&mut self, context: &mut Context<Self>) {
+        // A walk ends with the actor's run.
+        self.audit.is_walking = false;
         context.run_interval(INTERVAL, Self::audit_if_at_rest);
     }
 
     fn audit_if_at_rest(&mut self, context: &mut Context<Self>) {
+        if self.audit.is_walking {
+            return;
+        }
         let traffic = Traffic::of(self.routes.shared());
         let is_at_rest = traffic == self.audit.traffic;
         self.audit.traffic.clone_from(&traffic);
@@ -61,12 +69,14 @@ impl Gateway {
             let differences = differences(sessions, &traffic.rows).await;
             (Traffic::of(routes.shared()) == traffic).then_some(differences)
         };
+        self.audit.is_walking = true;
         context.spawn(audited.into_actor(self).map(|differences, gateway: &mut Self, _| {
             gateway.conclude(differences.unwrap_or_default());
         }));
     }
 
     fn conclude(&mut self, differences: Vec<String>) {
+        self.audit.is_walking = false;
         for difference in &differences {
             if self.audit.suspected.contains(difference) {
                 log::error!("the account and the mailboxes differ: {difference}");
