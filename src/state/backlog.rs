@@ -19,8 +19,9 @@ pub struct Backlog<R, T> {
     inputs: BTreeMap<u64, (Input<R>, T)>,
     next: u64,
     by_service: HashMap<Name, Numbers>,
-    /// The last of its kind.
+    /// The first of its kind, if it waits still.
     wake: Option<u64>,
+    /// The last of its kind.
     limit: Option<u64>,
     /// How many of them are requests for shard ids.
     requests: usize,

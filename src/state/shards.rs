@@ -8,10 +8,10 @@
 //!
 //! - **In**: hand in each service's inputs in the order in which they happened. [`Input::Resumed`]
 //!   for *every* accepted IDENTIFY, the first one of a name included, before any of its ops;
-//!   [`Input::Away`] when its connection ends; [`Input::Heard`] where its ids are told without one;
-//!   [`Input::Down`] when its session ends, with the [`Departure`] that says whether its ids are free at
-//!   once. Each name ever told ends with `Down`, except where it is the gateway that stops: then leases
-//!   stand, and nobody is told `Down`.
+//!   [`Input::Away`] when its connection ends; [`Input::Heard`] where it is told its ids, by ACCEPT
+//!   before `Resumed` or without a connection; [`Input::Down`] when its session ends, with the
+//!   [`Departure`] that says whether its ids are free at once. Each name ever told ends with `Down`,
+//!   except where it is the gateway that stops: then leases stand, and nobody is told `Down`.
 //!   Discord's answers come in as [`Input::SessionStartLimit`].
 //! - **Time**: call `step(Input::Wake, now)` at [`ShardPool::next_wake`], which is to be asked after
 //!   every step. Late is allowed, early has no effect. And wherever [`ShardPool::is_clock_off`], which
@@ -120,7 +120,7 @@ pub struct ShardPool<R> {
     queue: Queue<R>,
     /// Services without a connection, and when their last frame came.
     away: HashMap<Name, u64>,
-    /// When services heard last, otherwise than over a connection, that their leases stand.
+    /// When services without a connection heard last that their leases stand.
     heard: HashMap<Name, u64>,
     /// Services that have sent SHARD_STATE.
     reporting: HashSet<Name>,

@@ -47,7 +47,7 @@ impl Connection {
 
     /// The service's close frame came, as the first or as the answer to ours.
     pub(super) fn close_came(&mut self, payload: &[u8], context: &mut Ctx) {
-        if self.answers_our_close() {
+        if self.takes_last_word() {
             return;
         }
         let Some((code, reason)) = parse(payload) else { return self.close(Close::ProtocolError, context) };
@@ -61,7 +61,7 @@ impl Connection {
 
     /// The service's end of the socket ended. It may still read.
     pub(super) fn lost(&mut self, context: &mut Ctx) {
-        if self.answers_our_close() {
+        if self.takes_last_word() {
             return;
         }
         self.flush();
@@ -93,8 +93,8 @@ impl Connection {
         self.life.count_close(close, &self.entrance.routes.shared().closes);
     }
 
-    /// Takes the service's part of a close that is under way already; whether one is.
-    fn answers_our_close(&mut self) -> bool {
+    /// Takes the service's last word on a close that is under way already, whoever began it; whether one is.
+    fn takes_last_word(&mut self) -> bool {
         match &mut self.stage {
             Stage::Releasing(farewell) => farewell.is_last = true,
             Stage::Closing => self.finish(),

@@ -29,8 +29,8 @@ pub enum Input<R> {
         /// When its last frame came, where that is known; else that is now.
         last_frame: Option<Instant>,
     },
-    /// The service heard otherwise than over its connection that its leases stand: from now on it may keep
-    /// them for another window.
+    /// The service is told which leases it has, over HTTP or by the ACCEPT of a connection: from now on it may
+    /// keep them for another window, though their end may be under way.
     Heard { service: Name },
     /// Its session ended: its leases go back.
     Down { service: Name, departure: Departure },
